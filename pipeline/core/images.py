@@ -1,0 +1,140 @@
+"""Frames, indexed masks and 16-bit depth maps, from and to bytes."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.core.errors import UserError
+
+VOID = 255
+
+
+def _davis_palette() -> NDArray[np.uint8]:
+    """The colour map of VOC and DAVIS masks: the bits of the id, three at a time, become the top bits of R, G, B."""
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
+
+
+DAVIS_PALETTE: NDArray[np.uint8] = _davis_palette()
+
+
+def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode a JPEG or PNG frame.
+
+    Grey images are repeated over the channels, CMYK is converted, an EXIF orientation is applied, alpha is dropped.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for the error.
+
+    Returns:
+        uint8 H,W,3, RGB.
+
+    Raises:
+        UserError: the bytes are no readable image.
+    """
+    if data[:2] == b"\xff\xd8" and b"Adobe" not in data[:4096]:  # plain JPEG: OpenCV is the fastest and honours EXIF
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if image is not None:
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), dtype=np.uint8)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{name} cannot be decoded ({error}); expected a JPEG or PNG image; replace the file") from None
+
+
+def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 95) -> bytes:
+    """Encode uint8 H,W,3 RGB as JPEG."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise UserError(f"an image of shape {rgb.shape} cannot be encoded as JPEG; expected H,W,3")
+    return data.tobytes()
+
+
+def encode_png(rgb: NDArray[np.uint8]) -> bytes:
+    """Encode uint8 H,W,3 RGB (or H,W grey) as PNG."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if rgb.ndim == 3 else rgb)
+    if not done:
+        raise UserError(f"an image of shape {rgb.shape} cannot be encoded as PNG; expected H,W,3 or H,W")
+    return data.tobytes()
+
+
+def decode_mask(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode an id mask: a palette (mode P), grey (L) or binary (1) PNG.
+
+    Returns:
+        uint8 H,W of object ids, 0 = background, 255 = void. A binary PNG gives ids 0 and 1.
+
+    Raises:
+        UserError: unreadable, or a colour image, whose ids could only be guessed.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.mode not in ("P", "L", "1"):
+                raise UserError(
+                    f"{name} is a mask of mode {opened.mode}; expected an indexed (P) or grey (L) PNG whose values are "
+                    "object ids; convert it"
+                )
+            return np.array(opened, dtype=np.uint8)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{name} cannot be decoded ({error}); expected an indexed PNG mask; replace the file") from None
+
+
+def encode_mask(mask: NDArray[np.uint8]) -> bytes:
+    """Encode uint8 H,W ids as an indexed PNG (mode P) with the DAVIS palette."""
+    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8), mode="P")
+    image.putpalette(DAVIS_PALETTE.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def decode_depth(data: bytes, name: str) -> NDArray[np.float32]:
+    """Decode a 16-bit grey PNG to float32 H,W in [0, 1].
+
+    Raises:
+        UserError: unreadable or not 16-bit grey.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16 or image.ndim != 2:
+        found = "unreadable bytes" if image is None else f"{image.dtype} of shape {image.shape}"
+        raise UserError(f"{name} holds {found}; expected a 16-bit grey PNG of depth; run the depth stage again")
+    return np.asarray(image, dtype=np.float32) / np.float32(65535)
+
+
+def encode_depth(depth: NDArray[np.float32]) -> bytes:
+    """Encode float32 H,W in [0, 1] as a 16-bit grey PNG (step 1/65535)."""
+    values = np.rint(np.clip(depth, 0, 1) * 65535).astype(np.uint16)
+    done, data = cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise UserError(f"a depth map of shape {depth.shape} cannot be encoded; expected H,W")
+    return data.tobytes()
+
+
+def overlay(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float = 0.5) -> NDArray[np.uint8]:
+    """Blend the palette's colours over the objects of a frame; object borders are drawn in full colour.
+
+    Args:
+        rgb: uint8 H,W,3.
+        mask: uint8 H,W ids.
+        alpha: opacity of the colour in [0, 1].
+
+    Returns:
+        uint8 H,W,3.
+    """
+    colours = DAVIS_PALETTE[mask]
+    inside = (mask > 0) & (mask < VOID)
+    blended = np.where(inside[..., None], (1 - alpha) * rgb + alpha * colours, rgb).astype(np.uint8)
+    border = inside & (cv2.erode(mask, np.ones((3, 3), np.uint8)) != cv2.dilate(mask, np.ones((3, 3), np.uint8)))
+    blended[border] = colours[border]
+    return blended

@@ -1,0 +1,59 @@
+"""Every path of the pipeline, in one place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below a root for one profile.
+
+    Attributes:
+        root: the folder that holds `params.yaml`.
+        profile: `sample` or `paper`.
+    """
+
+    root: Path
+    profile: str
+
+    @property
+    def data(self) -> Path:
+        """Folder of everything between the published archives and the masks."""
+        return self.root / "data" / self.profile
+
+    def published(self, dataset: str) -> Path:
+        """Archives of the embedded sample, named and laid out as the publisher's."""
+        return self.data / "published" / dataset
+
+    def raw(self, dataset: str) -> Path:
+        """The verified archives of a dataset and their manifest."""
+        return self.data / "raw" / dataset
+
+    def simulated(self, dataset: str) -> Path:
+        """Shards of short videos simulated from a dataset of stills."""
+        return self.data / "simulated" / dataset
+
+    def depth(self, dataset: str) -> Path:
+        """Shards of a depth map for every frame of a dataset."""
+        return self.data / "depth" / dataset
+
+    @property
+    def masks(self) -> Path:
+        """Predicted masks in DAVIS' result layout."""
+        return self.data / "masks"
+
+    def model(self, name: str) -> Path:
+        """A checkpoint: `depth`, `pretrain` or `dstm`."""
+        return self.root / "models" / self.profile / f"{name}.pt"
+
+    @property
+    def metrics(self) -> Path:
+        """Figures, kept in git."""
+        return self.root / "metrics"
+
+    def scratch(self, stage: str) -> Path:
+        """Folder for a stage's resume state: outside every DVC output, in the main checkout even in `--temp` runs."""
+        return Path(os.environ.get("DVC_ROOT", self.root)) / ".scratch" / stage

@@ -1,0 +1,113 @@
+"""Strict conversion of YAML mappings to frozen dataclasses."""
+
+from __future__ import annotations
+
+import math
+import types
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pipeline.core.errors import UserError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], mapping: Any, path: str) -> T:
+    """Build the dataclass `cls` from a mapping that names exactly its fields.
+
+    Args:
+        cls: a dataclass whose fields are dataclasses, bool, int, float, str, Literal, tuple[X, ...], dict[str, X] or
+            X | None.
+        mapping: what YAML gave.
+        path: where the mapping stands in the file (`profiles.sample.train`), for errors.
+
+    Raises:
+        UserError: an unknown, missing or mistyped key, named with its path and the accepted values.
+    """
+    if not isinstance(mapping, dict):
+        raise UserError(f"{path} is {_show(mapping)}; expected a mapping with the keys {', '.join(_names(cls))}")
+    names = _names(cls)
+    for key in mapping:
+        if key not in names:
+            raise UserError(f"unknown key {_join(path, key)}; expected one of {', '.join(names)}; correct or remove it")
+    for name in names:
+        if name not in mapping:
+            raise UserError(f"missing key {_join(path, name)}; expected {_describe(_hints(cls)[name])}; add it")
+    hints = _hints(cls)
+    return cls(**{name: convert(hints[name], mapping[name], _join(path, name)) for name in names})
+
+
+def convert(kind: Any, value: Any, path: str) -> Any:
+    """Convert one YAML value to the annotated type, refusing everything that is not exactly of it."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return build(kind, value, path)
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in get_args(kind):
+            return None
+        (inner,) = [a for a in get_args(kind) if a is not type(None)]
+        return convert(inner, value, path)
+    if origin is Literal:
+        if not any(value == a and type(value) is type(a) for a in get_args(kind)):
+            raise _mistyped(kind, value, path)
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _mistyped(kind, value, path)
+        return tuple(convert(get_args(kind)[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _mistyped(kind, value, path)
+        return {str(key): convert(get_args(kind)[1], item, _join(path, str(key))) for key, item in value.items()}
+    if kind is float:
+        return _to_float(value, path)
+    if kind in (bool, int, str) and type(value) is kind:
+        return value
+    raise _mistyped(kind, value, path)
+
+
+def _to_float(value: Any, path: str) -> float:
+    """A number, also one that YAML 1.1 read as a string because it has no dot (`1e-05`)."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise _mistyped(float, value, path) from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _mistyped(float, value, path)
+    return float(value)
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _names(cls: type[Any]) -> list[str]:
+    return [f.name for f in fields(cls)]
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _show(value: Any) -> str:
+    return f"{value!r} ({'nothing' if value is None else type(value).__name__})"
+
+
+def _mistyped(kind: Any, value: Any, path: str) -> UserError:
+    return UserError(f"{path} is {_show(value)}; expected {_describe(kind)}; correct it in params.yaml")
+
+
+def _describe(kind: Any) -> str:
+    origin = get_origin(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return f"a mapping with the keys {', '.join(_names(kind))}"
+    if origin is Literal:
+        return "one of " + ", ".join(str(a) for a in get_args(kind))
+    if origin in (Union, types.UnionType):
+        return " or ".join("null" if a is type(None) else _describe(a) for a in get_args(kind))
+    if origin is tuple:
+        return f"a list of {_describe(get_args(kind)[0])}"
+    if origin is dict:
+        return f"a mapping to {_describe(get_args(kind)[1])}"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}.get(kind, str(kind))

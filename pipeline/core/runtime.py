@@ -1,0 +1,157 @@
+"""Seeds, devices, messages, locks and the frame around every command."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tqdm import tqdm
+
+from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+def log(message: str) -> None:
+    """Print one line at once, so that it is seen also through a pipe."""
+    sys.stdout.write(message + "\n")
+    sys.stdout.flush()
+
+
+def progress(iterable: Iterable[T], total: int | None, desc: str, every_s: float = 10.0) -> Iterator[T]:
+    """Show progress: a bar on a terminal, otherwise a line about every `every_s` seconds and one at the end.
+
+    Args:
+        iterable: what to run through.
+        total: its length if known.
+        desc: what is being done.
+        every_s: seconds between lines when the output is no terminal.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(iterable, total=total, desc=desc, dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    done = 0
+    for item in iterable:
+        yield item
+        done += 1
+        now = time.monotonic()
+        if now - last >= every_s:
+            last = now
+            rate = done / max(now - start, 1e-9)
+            left = f", {(total - done) / rate:.0f} s left" if total else ""
+            log(f"{desc}: {done}{f'/{total}' if total else ''} ({rate:.1f}/s{left})")
+    log(f"{desc}: {done} done in {time.monotonic() - start:.1f} s")
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Under torchrun `auto` and `cuda` mean this process' own GPU (`LOCAL_RANK`).
+
+    Raises:
+        UserError: CUDA is asked for and not available.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if available else "cpu"
+    if name.startswith("cuda") and not available:
+        raise UserError(f"runtime.device is {name} but torch finds no CUDA device; set it to auto or cpu")
+    if name == "cuda":
+        name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
+    return torch.device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python and torch (all devices), for initial weights; data is drawn from generators that are passed."""
+    import torch
+
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def digest(value: Any) -> str:
+    """Short hexadecimal digest of the canonical JSON of `value` (dataclasses through `asdict` first)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Short hexadecimal sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def fingerprint(folder: Path) -> str:
+    """Digest of a folder's files by name, length and both ends, where a zip keeps its checksums: quick for 100 GB."""
+    ends = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        length = path.stat().st_size
+        with open(path, "rb") as file:
+            head = file.read(1 << 20)
+            file.seek(max(0, length - (1 << 20)))
+            tail = file.read(1 << 20)
+        content = hashlib.sha256(head + tail).hexdigest()
+        ends.append((path.relative_to(folder).as_posix(), length, content))
+    return digest(ends)
+
+
+@contextmanager
+def scratch_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone: a stage orphaned by a killed DVC must not meet its successor.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder} is held by another run of this stage; wait for it or end it, then run again"
+            ) from None
+        yield
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+def run_main(main: Callable[[], None]) -> int:
+    """Run a command and turn what a user can mend into one line on stderr.
+
+    Returns:
+        The exit code: 0, 1 after a UserError or a full disk, 130 after Ctrl-C.
+    """
+    try:
+        main()
+    except UserError as error:
+        _complain(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _complain("interrupted; run the same command again to go on")
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        _complain(f"error: no space left on the device{place}; free some and run again")
+        return 1
+    return 0

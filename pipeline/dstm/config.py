@@ -1,0 +1,76 @@
+"""What a D-STM network is made of; stored in every checkpoint, so that a file rebuilds its own network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pipeline.core.params import build
+
+
+@dataclass(frozen=True)
+class Switches:
+    """The three columns of Table 2 that change the network (`model.*` in params.yaml).
+
+    Attributes:
+        resnest: ResNeSt instead of ResNet in both encoders.
+        depth: both encoders take a depth map beside the frame.
+        aspp: atrous spatial pyramid pooling on the memory readout.
+    """
+
+    resnest: bool
+    depth: bool
+    aspp: bool
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes and the choices the paper leaves open (`profiles.*.network` in params.yaml).
+
+    Attributes:
+        resnest_backbone: timm name of the ResNeSt.
+        resnet_backbone: timm name of the ResNet that stands in when `model.resnest` is off.
+        width: factor on the backbone's channels; 1 for published weights.
+        pretrained: start from timm's ImageNet weights.
+        norm: `frozen` BatchNorm (statistics and affine), `batch` in training mode, or `group`.
+        stride: stride of the last encoder stage that is used, 16 as in STM or 8 for small frames.
+        key_channels: Ck.
+        value_channels: Cv.
+        decoder_channels: channels of the decoder and of ASPP's output.
+        scale_keys: divide k·k by sqrt(Ck) before the softmax, as STM's released model does; Eq. (3) has no such factor.
+        value_mask: carry the down-sampled object masks beside the memory value (not in the paper).
+        shared_start: both encoders and key heads start from the same weights (not in the paper).
+        key_std: standard deviation that keys are scaled to on the first batch, 0 to leave them (not in the paper).
+        aspp_dilations: dilations of ASPP's 3x3 branches.
+    """
+
+    resnest_backbone: str
+    resnet_backbone: str
+    width: float
+    pretrained: bool
+    norm: Literal["frozen", "batch", "group"]
+    stride: Literal[8, 16]
+    key_channels: int
+    value_channels: int
+    decoder_channels: int
+    scale_keys: bool
+    value_mask: bool
+    shared_start: bool
+    key_std: float
+    aspp_dilations: tuple[int, ...]
+
+
+def to_plain(switches: Switches, network: NetworkConfig) -> dict[str, Any]:
+    """The configuration as plain values for a checkpoint."""
+    return {
+        "model": asdict(switches),
+        "network": {**asdict(network), "aspp_dilations": list(network.aspp_dilations)},
+    }
+
+
+def from_plain(config: dict[str, Any]) -> tuple[Switches, NetworkConfig]:
+    """The inverse of `to_plain`, strict."""
+    return (
+        build(Switches, config.get("model"), "checkpoint.model"),
+        build(NetworkConfig, config.get("network"), "checkpoint.network"),
+    )

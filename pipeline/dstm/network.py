@@ -1,0 +1,241 @@
+"""D-STM: one network for training and inference."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.dstm.aggregate import soft_aggregate
+from pipeline.dstm.aspp import ASPP
+from pipeline.dstm.backbone import Backbone
+from pipeline.dstm.config import NetworkConfig, Switches
+from pipeline.dstm.decoder import Decoder, Skip
+from pipeline.dstm.encoders import KeyValue, MemoryEncoder, QueryEncoder
+from pipeline.dstm.memory import Memory, read_memory, stack_slots
+
+_PAD_TO = 16
+
+
+class Query(NamedTuple):
+    """What a frame offers to the read and the decoder; independent of masks.
+
+    Attributes:
+        key: B,Ck,h,w.
+        value: B,Cv,h,w.
+        skip8: B,C,H/8,W/8.
+        skip4: B,C,H/4,W/4.
+        height: rows before padding.
+        width: columns before padding.
+    """
+
+    key: Tensor
+    value: Tensor
+    skip8: Tensor
+    skip4: Tensor
+    height: int
+    width: int
+
+
+class Unrolled(NamedTuple):
+    """Outcome of a training clip.
+
+    Attributes:
+        logits: B,T-1,K+1,H,W for frames 2..T.
+        carried: B,T-1,K,h,w in [0, 1], the memory's masks carried through the attention; None unless `value_mask`.
+    """
+
+    logits: Tensor
+    carried: Tensor | None
+
+
+class DSTM(nn.Module):
+    """The depth-aware space-time memory network (Figure 1).
+
+    Args:
+        switches: the columns of Table 2 that change the network.
+        config: sizes and open choices.
+    """
+
+    def __init__(self, switches: Switches, config: NetworkConfig) -> None:
+        super().__init__()
+        self.switches = switches
+        self.config = config
+        name = config.resnest_backbone if switches.resnest else config.resnet_backbone
+        self.query_encoder = QueryEncoder(Backbone(name, config), switches.depth)
+        self.memory_encoder = MemoryEncoder(Backbone(name, config), switches.depth)
+        c4, c8, c16 = self.query_encoder.backbone.channels
+        self.query_heads = KeyValue(c16, config.key_channels, config.value_channels)
+        self.memory_heads = KeyValue(c16, config.key_channels, config.value_channels)
+        readout, channels = 2 * config.value_channels + 2 * config.value_mask, config.decoder_channels
+        self.aspp = (
+            ASPP(readout, channels, config.aspp_dilations) if switches.aspp else nn.Conv2d(readout, channels, 3, 1, 1)
+        )
+        self.skip8, self.skip4 = Skip(c8, channels), Skip(c4, channels)
+        self.decoder = Decoder(channels)
+        if config.shared_start:
+            self.memory_encoder.backbone.load_state_dict(self.query_encoder.backbone.state_dict())
+            self.memory_heads.load_state_dict(self.query_heads.state_dict())
+
+    def encode_query(self, frames: Tensor, depth: Tensor | None) -> Query:
+        """Encode frames that are to be segmented.
+
+        Args:
+            frames: B,3,H,W in [0, 1]; any H, W.
+            depth: B,1,H,W normalised inverse depth in [0, 1]; ignored without `model.depth`.
+
+        Returns:
+            The query of each frame.
+        """
+        _, _, height, width = frames.shape
+        feat4, feat8, feat16 = self.query_encoder(_pad(frames), _pad_depth(depth, self.switches.depth))
+        key, value = self.query_heads(feat16)
+        return Query(key, value, self.skip8(feat8), self.skip4(feat4), height, width)
+
+    def memorize(
+        self, frames: Tensor, depth: Tensor | None, masks: Tensor, objects: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Make one memory slot of each frame.
+
+        Args:
+            frames: B,3,H,W in [0, 1].
+            depth: B,1,H,W in [0, 1]; ignored without `model.depth`.
+            masks: B,K+1,H,W probabilities, background at index 0.
+            objects: B,K bool, which object slots are in use; all if None. Unused slots stay zero.
+
+        Returns:
+            mem_key B,K,Ck,h,w and mem_value B,K,Cv,h,w.
+        """
+        b, k = masks.shape[0], masks.shape[1] - 1
+        foreground = _pad(masks[:, 1:])
+        if objects is not None:
+            foreground = foreground * objects[:, :, None, None]
+        others = (foreground.sum(dim=1, keepdim=True) - foreground).clamp(0, 1)
+        which, slot = _used(b, k, objects, masks.device)
+        padded_depth = _pad_depth(depth, self.switches.depth)
+        feat16 = self.memory_encoder(
+            _pad(frames)[which],
+            None if padded_depth is None else padded_depth[which],
+            foreground[which, slot][:, None],
+            others[which, slot][:, None],
+        )  # N,C,h,w, one for each object in use
+        key, value = self.memory_heads(feat16)
+        if self.config.value_mask:
+            planes = torch.stack([foreground[which, slot], others[which, slot]], dim=1)
+            small = F.adaptive_avg_pool2d(planes.float(), value.shape[-2:])
+            value = torch.cat([value, small.to(value.dtype)], dim=1)
+        return _spread(key, b, k, which, slot), _spread(value, b, k, which, slot)
+
+    def segment(self, query: Query, memory: Memory, objects: Tensor | None = None, chunk: int | None = None) -> Tensor:
+        """Segment the queried frames by what the memory holds.
+
+        Args:
+            query: B frames.
+            memory: T slots of the same B videos.
+            objects: B,K bool, which object slots are in use; all if None.
+            chunk: query places read at a time (see `read_memory`).
+
+        Returns:
+            B,K+1,H,W float32 logits; softmax over dim 1 gives probabilities.
+        """
+        return self._segment(query, memory, objects, chunk)[0]
+
+    def _segment(
+        self, query: Query, memory: Memory, objects: Tensor | None, chunk: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        b, k = memory.key.shape[:2]
+        which, slot = _used(b, k, objects, memory.key.device)
+        read = read_memory(
+            query.key[which], memory.key[which, slot], memory.value[which, slot], self.config.scale_keys, chunk
+        )  # N,Cv,h,w
+        readout = torch.cat([query.value[which], read], dim=1)  # f_t of Eq. (1)
+        odds = self.decoder(self.aspp(readout), query.skip8[which], query.skip4[which])  # N,1,H,W padded
+        odds = _crop(odds, query.height, query.width)
+        logits = soft_aggregate(_spread(odds[:, 0], b, k, which, slot), objects)
+        carried = _spread(read[:, -2], b, k, which, slot) if self.config.value_mask else None
+        return logits, carried
+
+    def forward(self, frames: Tensor, depth: Tensor | None, masks: Tensor, objects: Tensor) -> Unrolled:
+        """Unroll a training clip: frame 1 is memorized with its true mask, later ones with their predictions.
+
+        Args:
+            frames: B,T,3,H,W in [0, 1].
+            depth: B,T,1,H,W in [0, 1].
+            masks: B,K+1,H,W, the first frame's true masks.
+            objects: B,K bool.
+
+        Returns:
+            Logits of frames 2..T and the masks carried by the attention.
+        """
+        _, t = frames.shape[:2]
+        slots = [self.memorize(frames[:, 0], None if depth is None else depth[:, 0], masks, objects)]
+        logits, carried = [], []
+        for i in range(1, t):
+            frame, frame_depth = frames[:, i], None if depth is None else depth[:, i]
+            query = self.encode_query(frame, frame_depth)
+            frame_logits, frame_carried = self._segment(query, stack_slots(slots), objects, None)
+            logits.append(frame_logits)
+            carried.append(frame_carried)
+            if i + 1 < t:
+                slots.append(self.memorize(frame, frame_depth, frame_logits.softmax(dim=1), objects))
+        stacked = [c for c in carried if c is not None]
+        return Unrolled(torch.stack(logits, dim=1), torch.stack(stacked, dim=1) if stacked else None)
+
+    @torch.no_grad()
+    def calibrate_keys(self, frames: Tensor, depth: Tensor | None, masks: Tensor, objects: Tensor) -> None:
+        """Scale both key heads so that keys have the standard deviation `key_std` on these frames (0: leave them).
+
+        Args:
+            frames: B,3,H,W.
+            depth: B,1,H,W.
+            masks: B,K+1,H,W.
+            objects: B,K bool.
+        """
+        if self.config.key_std == 0:
+            return
+        self.query_heads.scale_key(self.config.key_std / float(self.encode_query(frames, depth).key.float().std()))
+        mem_key = self.memorize(frames, depth, masks, objects)[0]
+        self.memory_heads.scale_key(self.config.key_std / float(mem_key[objects].float().std()))
+
+
+def _margins(height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom padding to the next multiple of 16, split evenly as STM does."""
+    rows, columns = -height % _PAD_TO, -width % _PAD_TO
+    return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
+
+
+def _pad(x: Tensor) -> Tensor:
+    margins = _margins(*x.shape[-2:])
+    return F.pad(x, margins) if any(margins) else x
+
+
+def _crop(x: Tensor, height: int, width: int) -> Tensor:
+    left, _, top, _ = _margins(height, width)
+    return x[..., top : top + height, left : left + width]
+
+
+def _pad_depth(depth: Tensor | None, used: bool) -> Tensor | None:
+    if not used:
+        return None
+    if depth is None:
+        raise ValueError("the network takes depth (model.depth), but none was given")
+    return _pad(depth)
+
+
+def _used(b: int, k: int, objects: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Indices (video, slot) of the N object slots in use."""
+    if objects is None:
+        grid = torch.arange(b * k, device=device)
+        return grid // k, grid % k
+    which, slot = objects.nonzero(as_tuple=True)
+    return which, slot
+
+
+def _spread(x: Tensor, b: int, k: int, which: Tensor, slot: Tensor) -> Tensor:
+    """N,... back to B,K,... with zeros in unused slots."""
+    if x.shape[0] == b * k:
+        return x.view(b, k, *x.shape[1:])
+    out = x.new_zeros(b, k, *x.shape[1:])
+    return out.index_put((which, slot), x)

@@ -1,0 +1,43 @@
+"""Start a stage in one process, or in several through torchrun, as `runtime.processes` says.
+
+The number of processes is no parameter of a stage: the global batch is split among them, so the result is the same.
+
+Run: python -m pipeline.launch {pipeline.pretrain,pipeline.train,pipeline.infer}
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pipeline.core.errors import UserError
+from pipeline.core.runtime import run_main
+from pipeline.settings import load_settings
+
+STAGES = ("pipeline.pretrain", "pipeline.train", "pipeline.infer")
+
+
+def command(stage: str, processes: int) -> list[str]:
+    """The command line that runs `stage`.
+
+    Raises:
+        UserError: no such stage.
+    """
+    if stage not in STAGES:
+        raise UserError(f"{stage!r} cannot be launched; expected one of {', '.join(STAGES)}")
+    if processes == 1:
+        return [sys.executable, "-m", stage]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [*launcher, "-m", stage]
+
+
+def main() -> None:
+    """Replace this process by the stage's."""
+    if len(sys.argv) != 2:
+        raise UserError(f"found {len(sys.argv) - 1} arguments; expected one stage of {', '.join(STAGES)}")
+    arguments = command(sys.argv[1], load_settings().runtime.processes)
+    os.execv(arguments[0], arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

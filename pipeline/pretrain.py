@@ -1,0 +1,80 @@
+"""Pretrain D-STM on short videos simulated from stills.
+
+Reads: data/${profile}/simulated/msra10k, data/${profile}/simulated/coco, data/${profile}/simulated/voc,
+    data/${profile}/depth/msra10k, data/${profile}/depth/coco, data/${profile}/depth/voc
+Writes: models/${profile}/pretrain.pt, metrics/pretrain.csv
+Params: seed, model, loss, profiles.${profile}.network, profiles.${profile}.pretrain
+Run: python -m pipeline.launch pipeline.pretrain
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.core.errors import UserError
+from pipeline.core.layout import Layout
+from pipeline.core.runtime import fingerprint, log, pick_device, run_main
+from pipeline.datasets.clips import ClipSource
+from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.simulated import open_simulated
+from pipeline.settings import Settings, load_settings
+from pipeline.training.stage import Job, make_network, run_job
+
+STILLS = ("msra10k", "coco", "voc")
+
+
+def open_sources(layout: Layout, depth: bool) -> list[ClipSource]:
+    """Clips of every simulated set that holds any, shared by their numbers of videos.
+
+    Raises:
+        UserError: there is none at all.
+    """
+    sources = []
+    for name in STILLS:
+        videos = open_simulated(layout.simulated(name))
+        if videos.videos:
+            maps = DepthMaps(layout.depth(name)) if depth else None
+            sources.append(ClipSource(videos, maps, share=None, skips=False))
+            log(f"{name}: {len(videos.videos)} simulated videos")
+    if not sources:
+        raise UserError(
+            f"no simulated videos in {layout.data / 'simulated'}; expected some of {', '.join(STILLS)}; "
+            f"set one of profiles.{layout.profile}.data.{{msra10k,coco,voc}} to other than none"
+        )
+    return sources
+
+
+def run(settings: Settings, layout: Layout) -> None:
+    """Run the stage.
+
+    Args:
+        settings: the whole params.yaml.
+        layout: where things are.
+    """
+    params = settings.profile_params
+    folders = [f for name in STILLS for f in (layout.simulated(name), layout.depth(name))]
+    job = Job(
+        name="pretrain",
+        switches=settings.model,
+        network=params.network,
+        loss=settings.loss,
+        config=params.pretrain,
+        seed=settings.seed,
+        device=pick_device(settings.runtime.device),
+        workers=settings.runtime.workers,
+        inputs=tuple(fingerprint(folder) for folder in folders),
+        scratch=layout.scratch("pretrain"),
+        model_path=layout.model("pretrain"),
+        curves_path=layout.metrics / "pretrain.csv",
+    )
+    run_job(job, make_network(job), open_sources(layout, settings.model.depth))
+
+
+def main() -> None:
+    """Run the stage with params.yaml."""
+    settings = load_settings()
+    run(settings, Layout(Path.cwd(), settings.profile))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

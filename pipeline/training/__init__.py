@@ -1,0 +1,1 @@
+"""Losses, curriculum and the training loop."""

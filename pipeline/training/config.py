@@ -1,0 +1,84 @@
+"""Settings of the two training stages; params.yaml is their only source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.core.errors import UserError
+from pipeline.datasets.config import ClipConfig
+
+
+@dataclass(frozen=True)
+class LossSwitches:
+    """The column of Table 2 that changes the loss (`loss.*` in params.yaml).
+
+    Attributes:
+        lovasz: add the Lovász loss, Eq. (4)-(8), to the cross-entropy.
+    """
+
+    lovasz: bool
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training stage (`profiles.*.pretrain`, `profiles.*.train`).
+
+    Attributes:
+        epochs: epochs.
+        steps_per_epoch: optimizer steps an epoch; 0: as many as it takes to draw as many clips as there are videos.
+        batch: clips a step over all processes.
+        optimizer: `adam`, or `adamw` with decoupled weight decay.
+        lr: initial learning rate.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        weight_decay: weight decay.
+        schedule: `step`: multiply by `decay_factor` after `decay_epoch` epochs; `cosine`: down to zero.
+        decay_epoch: see `schedule`.
+        decay_factor: see `schedule`.
+        warmup_steps: linear warm-up of the learning rate.
+        clip_norm: largest gradient norm; 0: not clipped.
+        skip_start: largest number of frames skipped between two of a clip in the first epoch.
+        skip_end: the same in the last epoch; it grows linearly between.
+        davis_share: share of the clips drawn from DAVIS where there are several sources; 0: by numbers of videos.
+        lovasz_weight: weight of the Lovász loss beside the cross-entropy.
+        carried_weight: weight of an auxiliary cross-entropy on the masks carried by the attention (not in the paper).
+        precision: `bf16` autocast or `fp32`.
+        clips: shape and augmentation of a clip.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    batch: int
+    optimizer: Literal["adam", "adamw"]
+    lr: float
+    beta1: float
+    beta2: float
+    weight_decay: float
+    schedule: Literal["step", "cosine"]
+    decay_epoch: int
+    decay_factor: float
+    warmup_steps: int
+    clip_norm: float
+    skip_start: int
+    skip_end: int
+    davis_share: float
+    lovasz_weight: float
+    carried_weight: float
+    precision: Literal["bf16", "fp32"]
+    clips: ClipConfig
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch", 1), ("steps_per_epoch", 0), ("skip_start", 0), ("warmup_steps", 0)):
+            if getattr(self, name) < low:
+                raise UserError(
+                    f"training: {name} is {getattr(self, name)}; expected at least {low}; correct params.yaml"
+                )
+        if self.skip_end < self.skip_start:
+            raise UserError(f"training: skip_end is {self.skip_end}; expected at least skip_start ({self.skip_start})")
+        if self.lr <= 0:
+            raise UserError(f"training: lr is {self.lr}; expected more than 0; correct params.yaml")
+        if not 0 <= self.davis_share < 1:
+            raise UserError(
+                f"training: davis_share is {self.davis_share}; expected a number in [0, 1); correct params.yaml"
+            )
