@@ -1,0 +1,209 @@
+"""Training clips: a few ordered frames of a video with depth and masks, sampled, augmented and batched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UserError
+from pipeline.core.images import VOID
+from pipeline.datasets.config import ClipConfig
+from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.transforms import View, draw_view
+from pipeline.datasets.video import Video, VideoSource, object_ids
+
+_MAX_DRAWS = 200  # of clips whose first frame shows no object, before the data is called unusable
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """One set of videos that clips are drawn from.
+
+    Attributes:
+        videos: the annotated videos.
+        depth: their depth maps, or None: depth is zero and no file is read.
+        share: share of the samples that come from here, in (0, 1]; None: the sources without share divide what the
+            others leave in proportion to their numbers of videos.
+        skips: whether frames may be skipped; False for simulated videos, whose frames have no pace.
+    """
+
+    videos: VideoSource
+    depth: DepthMaps | None
+    share: float | None
+    skips: bool
+
+
+@dataclass
+class Clip:
+    """T frames of one video.
+
+    Attributes:
+        frames: float32 T,3,H,W in [0, 1], RGB.
+        depth: float32 T,1,H,W in [0, 1], inverse depth (1 near); zeros where the source has none.
+        masks: uint8 T,H,W; 0 background, 1..n_objects, 255 void. Every object shows in the first frame.
+        n_objects: number of objects.
+    """
+
+    frames: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    masks: NDArray[np.uint8]
+    n_objects: int
+
+
+@dataclass
+class Batch:
+    """B clips as tensors.
+
+    Attributes:
+        frames: float32 B,T,3,H,W in [0, 1].
+        depth: float32 B,T,1,H,W in [0, 1].
+        labels: int64 B,T,H,W; 0 background, 1..K, 255 void.
+        objects: bool B,K: which of the K object slots of a clip are in use (always the first ones).
+    """
+
+    frames: torch.Tensor
+    depth: torch.Tensor
+    labels: torch.Tensor
+    objects: torch.Tensor
+
+
+class ClipDataset:
+    """Draws augmented clips from several sources; safe to sample from several threads at once.
+
+    Args:
+        sources: where clips come from.
+        config: shape and augmentation of a clip.
+
+    Raises:
+        UserError: no source, or shares that do not add up.
+    """
+
+    def __init__(self, sources: Sequence[ClipSource], config: ClipConfig) -> None:
+        self.sources = tuple(sources)
+        self.config = config
+        self.shares = _share_out(self.sources)
+        self._cumulative = np.cumsum(self.shares)
+
+    def sample(self, rng: np.random.Generator, max_skip: int) -> Clip:
+        """Draw one clip.
+
+        Args:
+            rng: everything random is drawn from it, so an equally seeded one gives an equal clip.
+            max_skip: most frames left out between two frames of the clip, counted in annotated frames; each gap is
+                uniform in [0, max_skip], less where the video is too short.
+
+        Raises:
+            UserError: unreadable files, or no clip with an object in its first frame in many draws.
+        """
+        for _ in range(_MAX_DRAWS):
+            source = self.sources[self._draw_source(rng)]
+            video = source.videos.videos[rng.integers(len(source.videos.videos))]
+            frame_ids = draw_frames(rng, video.annotated, self.config.n_frames, max_skip if source.skips else 0)
+            first = source.videos.mask(video, frame_ids[0])
+            present = object_ids(first)
+            if not present:
+                continue
+            view = draw_view(rng, self.config.augment, first, present, len(frame_ids))
+            shown = object_ids(view.mask(first, 0))
+            if not shown:  # a tiny object between the sampled pixels
+                continue
+            n_chosen = min(len(shown), self.config.max_objects)
+            chosen = sorted(int(i) for i in rng.choice(shown, n_chosen, replace=False))
+            return _read_clip(source, video, frame_ids, first, view, chosen)
+        raise UserError(
+            f"{_MAX_DRAWS} clips in a row of {', '.join(s.videos.name for s in self.sources)} show no object in their "
+            "first frame; expected annotated objects; check the masks"
+        )
+
+    def _draw_source(self, rng: np.random.Generator) -> int:
+        # the last cumulative share may round to just below 1
+        return min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.sources) - 1)
+
+
+def _share_out(sources: tuple[ClipSource, ...]) -> tuple[float, ...]:
+    """Share of the samples of each source; they add up to 1."""
+    if not sources or not all(s.videos.videos for s in sources):
+        raise UserError("a source of training clips holds no video; expected at least one; check the data sets")
+    fixed = [s.share for s in sources if s.share is not None]
+    if any(not 0 < share <= 1 for share in fixed) or sum(fixed) > 1 + 1e-9:
+        raise UserError(f"shares of the training clips are {fixed}; expected numbers in (0, 1] that sum to at most 1")
+    n_open = sum(len(s.videos.videos) for s in sources if s.share is None)
+    left = 1 - sum(fixed)
+    shares = [s.share if s.share is not None else left * len(s.videos.videos) / n_open for s in sources]
+    return tuple(share / sum(shares) for share in shares)  # where every source has a share they may sum to less
+
+
+def draw_frames(rng: np.random.Generator, annotated: tuple[str, ...], n_frames: int, max_skip: int) -> tuple[str, ...]:
+    """Draw frame ids of a clip, in the order of time.
+
+    The skips are independent and uniform in [0, max_skip], or up to what lets all of them fit into the video; the start
+    is uniform over what then remains. In a video shorter than the clip the last frame stands still.
+
+    Args:
+        rng: source of all randomness.
+        annotated: frame ids that have a mask, in the order of time; at least one.
+        n_frames: length of the clip.
+        max_skip: most frames left out between two frames of the clip.
+    """
+    last = len(annotated) - 1
+    largest = max(0, min(max_skip, last // (n_frames - 1) - 1))
+    steps = 1 + rng.integers(0, largest + 1, n_frames - 1)
+    start = int(rng.integers(0, max(0, last - int(steps.sum())) + 1))
+    positions = np.minimum(start + np.concatenate([[0], np.cumsum(steps)]), last)
+    return tuple(annotated[i] for i in positions)
+
+
+def _read_clip(
+    source: ClipSource,
+    video: Video,
+    frame_ids: tuple[str, ...],
+    first: NDArray[np.uint8],
+    view: View,
+    chosen: list[int],
+) -> Clip:
+    """Read, augment and stack; objects not chosen become background, the chosen are numbered from 1."""
+    renumber = np.zeros(256, np.uint8)
+    renumber[chosen] = np.arange(1, len(chosen) + 1)
+    renumber[VOID] = VOID
+    n_frames, crop = len(frame_ids), view.crop
+    clip = Clip(
+        frames=np.empty((n_frames, 3, crop, crop), np.float32),
+        depth=np.zeros((n_frames, 1, crop, crop), np.float32),
+        masks=np.empty((n_frames, crop, crop), np.uint8),
+        n_objects=len(chosen),
+    )
+    for index, frame_id in enumerate(frame_ids):
+        mask = source.videos.mask(video, frame_id) if index else first
+        clip.frames[index] = view.frame(source.videos.frame(video, frame_id), index)
+        clip.masks[index] = renumber[view.mask(mask, index)]
+        if source.depth is not None:
+            depth = source.depth.read(video.name, frame_id)
+            if depth.shape != mask.shape:
+                raise UserError(
+                    f"{source.videos.name}: depth map {video.name}/{frame_id} is {depth.shape[1]}x{depth.shape[0]}, "
+                    f"its frame {mask.shape[1]}x{mask.shape[0]}; expected the same size; run the depth stage again"
+                )
+            clip.depth[index] = view.depth(depth, index)
+    return clip
+
+
+def collate(clips: Sequence[Clip], max_objects: int) -> Batch:
+    """Stack clips of one shape.
+
+    Args:
+        clips: B clips of at most `max_objects` objects each.
+        max_objects: K, the number of object slots.
+    """
+    n_objects = torch.tensor([clip.n_objects for clip in clips])
+    if int(n_objects.max()) > max_objects:
+        raise ValueError(f"a clip has {int(n_objects.max())} objects; the batch has {max_objects} slots")
+    return Batch(
+        frames=torch.from_numpy(np.stack([clip.frames for clip in clips])),
+        depth=torch.from_numpy(np.stack([clip.depth for clip in clips])),
+        labels=torch.from_numpy(np.stack([clip.masks for clip in clips])).long(),
+        objects=torch.arange(max_objects)[None] < n_objects[:, None],
+    )

@@ -1,0 +1,37 @@
+"""Short simulated videos, as the synthesize stage writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.core.archives import open_shards
+from pipeline.core.errors import UserError
+from pipeline.datasets.archive_videos import ArchiveVideos
+from pipeline.datasets.locate import group_by_video
+from pipeline.datasets.video import VideoSource
+
+
+def open_simulated(folder: Path) -> VideoSource:
+    """Open the shards of simulated clips of one data set; every frame is annotated.
+
+    Args:
+        folder: holds `shard-*.zip` with members `JPEGImages/<clip>/<id>.jpg` and `Annotations/<clip>/<id>.png`.
+
+    Raises:
+        UserError: no clip at all, or a clip whose frames and masks do not pair up.
+    """
+    archive = open_shards(folder)
+    frames = group_by_video(archive, "JPEGImages", ".jpg")
+    masks = group_by_video(archive, "Annotations", ".png")
+    if not frames:
+        raise UserError(
+            f"{folder} holds no simulated clip; expected shard-*.zip; run the synthesize stage of this data set"
+        )
+    for clip in sorted(frames.keys() | masks.keys()):
+        if frames.get(clip) != masks.get(clip):
+            raise UserError(
+                f"{folder}: clip {clip} has {len(frames.get(clip, ()))} frames and {len(masks.get(clip, ()))} masks; "
+                "expected a mask for each frame; run the synthesize stage again"
+            )
+    listing = {clip: (ids, ids) for clip, ids in frames.items()}
+    return ArchiveVideos(f"simulated {folder.name}", archive, "JPEGImages", "Annotations", listing)

@@ -1,0 +1,95 @@
+"""What a source of annotated videos looks like to everything above it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.images import VOID
+
+Kind = Literal["single", "multi", "lookalike"]
+
+_KIND = re.compile(r"(single|multi|lookalike)-\d+")
+
+
+class FirstSeen(Mapping[int, str]):
+    """Object id -> frame id of its first mask, worked out at the first look, so that opening a set decodes no mask."""
+
+    def __init__(self, load: Callable[[], dict[int, str]]) -> None:
+        self._load = load
+
+    @cached_property
+    def _seen(self) -> dict[int, str]:
+        return self._load()
+
+    def __getitem__(self, object_id: int) -> str:
+        return self._seen[object_id]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._seen)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __repr__(self) -> str:
+        return repr(self._seen)
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of a set.
+
+    Attributes:
+        name: the sequence's name.
+        frames: frame ids ("00000") in the order of time.
+        annotated: those frames that have a mask.
+        first_seen: object id -> id of the frame of its first mask (in ascending order of object ids).
+    """
+
+    name: str
+    frames: tuple[str, ...]
+    annotated: tuple[str, ...]
+    first_seen: Mapping[int, str] = field(hash=False, compare=False)
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of video: the sample's names tell it ("lookalike-003"), any other name goes by its number of objects."""
+        named = _KIND.fullmatch(self.name)
+        if named:
+            return named[1]  # type: ignore[return-value]  # the expression has just these three
+        return "multi" if len(self.first_seen) > 1 else "single"
+
+
+class VideoSource(Protocol):
+    """A set of annotated videos; reading is safe across threads and forks."""
+
+    @property
+    def name(self) -> str:
+        """Name of the set, for messages."""
+        ...
+
+    @property
+    def videos(self) -> tuple[Video, ...]:
+        """The videos, in the order of the split."""
+        ...
+
+    def frame(self, video: Video, frame_id: str) -> NDArray[np.uint8]:
+        """A frame, uint8 H,W,3 RGB."""
+        ...
+
+    def mask(self, video: Video, frame_id: str) -> NDArray[np.uint8]:
+        """An id mask, uint8 H,W: 0 background, 1.. objects, 255 void; of the frame's height and width."""
+        ...
+
+
+def object_ids(mask: NDArray[np.uint8]) -> list[int]:
+    """Ids of the objects in a mask (uint8 H,W), ascending, without background (0) and void (255)."""
+    counts = cv2.calcHist([mask], [0], None, [256], [0, 256])  # faster than np.bincount or np.unique
+    return [int(i) for i in np.flatnonzero(counts[:VOID]) if i > 0]
