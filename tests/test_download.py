@@ -130,7 +130,7 @@ class Place:
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def run(self, value: str, dataset: str = "davis") -> None:
-        data = replace(NONE, **{dataset: value})
+        data = replace(NONE, **{dataset: value})  # type: ignore[arg-type]
         download.run(dataset, data, WHERE, self.root / "published", self.raw, self.scratch, self.root)
 
     def manifest(self) -> list[dict[str, object]]:
@@ -462,7 +462,7 @@ def test_digest_is_hashlib() -> None:
     hashed.update(b"c")
     assert hashed.sha256 == hashlib.sha256(b"abc").hexdigest()
     hashed.check("x", "y")
-    with pytest.raises(UserError, match="x has sha256 .* expected 00 "):
+    with pytest.raises(UserError, match=r"x has sha256 .* expected 00 "):
         Digest("sha256:00").check("x", "y")
 
 

@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +204,32 @@ def test_page_loads_nothing() -> None:
     assert "window.vegaEmbed" in page
     with pytest.raises(UserError, match="plot_divs"):
         build_page("const x = '{plot_divs}';")
+
+
+@pytest.mark.parametrize(
+    ("template", "x", "y", "table"),
+    [
+        ("losses", "step", "loss", "epoch,step,lr,loss,cross_entropy\n1,100,0.1,0.9,0.9\n2,200,0.1,0.5,0.5\n"),
+        ("scores", "J&F", "kind", "kind,sequences,objects,J&F,J,F,copy_first\nall,1,1,0.5,0.5,0.5,0.2\n"),
+    ],
+    ids=["losses", "scores"],
+)
+def test_dvc_draws_without_network(tmp_path: Path, template: str, x: str, y: str, table: str) -> None:
+    """DVC fills every anchor of the template, and the page it writes asks for nothing from elsewhere."""
+    shutil.copytree(ROOT / ".dvc" / "plots", tmp_path / ".dvc" / "plots")
+    config = (ROOT / ".dvc" / "config").read_text()
+    (tmp_path / ".dvc" / "config").write_text(config.replace("[core]", "[core]\n    no_scm = true"))
+    (tmp_path / ".dvc" / "plots.html").write_text(build_page("window.vegaEmbed = () => {};"))
+    (tmp_path / "table.csv").write_text(table)
+    options = ["-t", template, "-x", x, "-y", y]
+    subprocess.run([sys.executable, "-m", "dvc", "plots", "show", "table.csv", *options], cwd=tmp_path, check=True)
+    page = (tmp_path / "dvc_plots" / "index.html").read_text()
+    found = re.search(r"var spec = (\{.*\});$", page, re.MULTILINE)
+    assert found, "the chart is on the page"
+    spec = json.loads(found[1])
+    assert "DVC_METRIC" not in found[1], "an anchor that DVC does not know"
+    assert spec["data"]["values"][0][x] == table.split("\n")[1].split(",")[table.split("\n")[0].split(",").index(x)]
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
 
 
 def test_plot_templates_are_where_dvc_looks() -> None:

@@ -51,7 +51,7 @@ def modules() -> dict[str, list[str]]:
     return found
 
 
-MODULES = modules() if DVC_YAML.exists() else {}
+MODULES = modules()
 
 
 @pytest.mark.parametrize("module", MODULES)

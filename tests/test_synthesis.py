@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,76 +15,7 @@ from pipeline.synthesis.compose import paste_colours, paste_labels
 from pipeline.synthesis.config import SynthesisConfig
 from pipeline.synthesis.layers import Layer, cover, cut_out, frame_shape
 from pipeline.synthesis.simulate import HIDDEN, TINY, UNUSABLE, Clip, count_clips, simulate
-
-CONFIG = SynthesisConfig(
-    seed=3,
-    n_clips=0,
-    n_frames=3,
-    short_side=48,
-    crop_min=0.8,
-    rotation=20.0,
-    scale_min=0.9,
-    scale_max=1.1,
-    shear=10.0,
-    translation=0.1,
-    motion="independent",
-    max_objects=3,
-    in_place=0.5,
-    min_area=0.01,
-    max_area=0.25,
-    min_visible=0.5,
-    jpeg_quality=95,
-    clips_per_shard=4,
-)
-RED, GREEN = (250, 10, 10), (10, 250, 10)
-
-
-class Found(NamedTuple):
-    masks: NDArray[np.bool_]
-    void: NDArray[np.bool_]
-
-
-@dataclass
-class FakeStills:
-    """Drawn images: objects of a colour of their own, each in a void ring of another, on a grey-blue ground."""
-
-    pictures: dict[str, tuple[NDArray[np.uint8], Found]]
-    name: str = "fake"
-    counts: dict[str, int] = field(default_factory=lambda: {"images": 1})
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        return tuple(self.pictures)
-
-    def image(self, image_id: str) -> NDArray[np.uint8]:
-        return self.pictures[image_id][0]
-
-    def instances(self, image_id: str) -> Found:
-        return self.pictures[image_id][1]
-
-
-def disc(height: int, width: int, x: int, y: int, radius: int) -> NDArray[np.bool_]:
-    rows, columns = np.mgrid[:height, :width]
-    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
-
-
-def make_stills(
-    n: int = 6, colour: tuple[int, int, int] | None = RED, ring: int = 2, radius: int = 16, extra_tiny: int = 0
-) -> FakeStills:
-    """`n` images of 80x120 with one disc each (red unless `colour` is None: then a colour by image)."""
-    pictures = {}
-    for i in range(n):
-        height, width = (80, 120) if i % 2 == 0 else (120, 80)
-        rgb = np.empty((height, width, 3), np.uint8)
-        rgb[...] = (90, 100 + i, 130)
-        x, y = width // 2 + 3 * (i % 3), height // 2 - 2 * (i % 4)
-        target = disc(height, width, x, y, radius)
-        void = disc(height, width, x, y, radius + ring) & ~target
-        rgb[void] = GREEN
-        rgb[target] = colour or (250, 10 + 20 * i, 10)
-        masks = [target] + [disc(height, width, 2 + 3 * k, 2, 1) for k in range(extra_tiny)]
-        pictures[f"im{i}"] = (rgb, Found(np.stack(masks), void))
-    return FakeStills(pictures)
+from tests.fake_stills import CONFIG, GREEN, RED, FakeStills, Found, disc, make_stills
 
 
 def clips_of(stills: FakeStills, config: SynthesisConfig, n: int) -> list[Clip]:
@@ -146,10 +76,10 @@ def test_matrix_by_hand() -> None:
 # --- layers and their composition ---
 
 
-def naive_labels(layer: Layer, matrix: NDArray[np.float64], frame: tuple[int, int], outside: int) -> NDArray[np.uint8]:
+def naive_labels(layer: Layer, matrix: NDArray[np.float64], frame: tuple[int, int]) -> NDArray[np.uint8]:
     """Nearest neighbour by a loop over the frame."""
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
-    result = np.full(frame, outside, np.uint8)
+    result = np.zeros(frame, np.uint8)
     for y in range(frame[0]):
         for x in range(frame[1]):
             column, row, _ = np.floor(inverse @ [x, y, 1] + 0.5).astype(int)
@@ -164,13 +94,19 @@ def test_labels_are_warped_by_nearest_neighbour() -> None:
     layer = Layer(np.zeros((30, 40, 3), np.uint8), labels, (20.0, 15.0), (22.0, 14.0))
     frame = (30, 44)
     matrix = to_matrix(Affine(17.0, 1.05, -6.0, 0.03, 0.05), layer.pivot, layer.place, frame)
-    expected = naive_labels(layer, matrix, frame, 255)
-    found = paste_labels([layer], [1], [matrix], frame)
-    assert (found == expected).mean() > 0.995  # OpenCV rounds positions to 1/32 of a pixel
     ground = Layer(np.zeros((30, 44, 3), np.uint8), np.zeros((30, 44), np.uint8), (0.0, 0.0), (0.0, 0.0))
     pasted = paste_labels([ground, layer], [0, 7], [np.eye(2, 3), matrix], frame)
-    over = naive_labels(layer, matrix, frame, 0)
-    assert (pasted == np.where(over == 1, 7, over)).mean() > 0.995
+    over = naive_labels(layer, matrix, frame)
+    assert (pasted == np.where(over == 1, 7, over)).mean() > 0.995  # OpenCV rounds positions to 1/32 of a pixel
+
+
+def test_target_mirrored_beyond_the_edge_is_void() -> None:
+    labels = np.zeros((10, 10), np.uint8)
+    labels[:, :3] = 1
+    layer = Layer(np.zeros((10, 10, 3), np.uint8), labels, (0.0, 0.0), (0.0, 0.0))
+    moved = np.array([[1.0, 0.0, 5.0], [0.0, 1.0, 0.0]])
+    mask = paste_labels([layer], [1], [moved], (10, 12))
+    assert mask[4].tolist() == [0, 0, 0, 255, 255, 1, 1, 1, 0, 0, 0, 0]
 
 
 def test_upper_layers_hide_lower_ones() -> None:
@@ -265,9 +201,9 @@ def test_labels_lie_where_the_colours_are(in_place: float) -> None:
 def test_background_objects_are_background() -> None:
     stills = make_stills(colour=None, ring=0)
     for clip in clips_of(stills, replace(CONFIG, in_place=0.0, max_objects=1), 12):
-        colour = tuple(int(c) for c in stills.image(clip.image)[stills.instances(clip.image).masks[0]][0])
+        red, green, blue = stills.image(clip.image)[stills.instances(clip.image).masks[0]][0].tolist()
         for frame, mask in zip(clip.frames, clip.masks):
-            shown = near(frame, colour, 6)
+            shown = near(frame, (red, green, blue), 6)
             assert not (shown & ~grown(mask == 1, 2)).any()
             assert (mask != 255).all()
 
@@ -276,8 +212,9 @@ def test_background_objects_are_background() -> None:
 def test_void_stays_void(in_place: float) -> None:
     """Void is the only green."""
     config = replace(CONFIG, in_place=in_place, translation=0.02)
-    stills = make_stills(ring=5)
+    stills = make_stills(ring=12)
     total = 0
+    sure: list[NDArray[np.bool_]] = []
     for clip in clips_of(stills, config, 12):
         for frame, mask in zip(clip.frames, clip.masks):
             green = near(frame, GREEN, 12)
@@ -285,9 +222,12 @@ def test_void_stays_void(in_place: float) -> None:
             known = mask != 255
             assert not (green & known & ~grown(mask == 255, 1)).any()
             total += int(green.sum())
-            if in_place == 0.0:
-                assert green[shrunk(mask == 255, 2)].all()
+            if in_place == 0.0:  # nor is anything else void; where two rings meet a few pixels are mixed
+                sure.append(near(frame, GREEN, 40)[shrunk(mask == 255, 2)])
     assert total > 1000
+    if sure:
+        assert np.concatenate(sure).sum() > 1000
+        assert np.concatenate(sure).mean() > 0.99
 
 
 def test_clips_are_determined_by_seed_and_index() -> None:

@@ -1,0 +1,55 @@
+# Everything runs from this folder. `make repro` and `make test` are each enough on a fresh clone.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+# The stages' commands in dvc.yaml say `python`: this one.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+.PHONY: setup
+setup: $(STAMP) .dvc/plots.html  ## create .venv and install requirements.txt (only when it changed)
+
+$(STAMP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: found $$($(PYTHON) --version 2>/dev/null || echo no $(PYTHON)); expected Python 3.11 or newer; name one: make setup PYTHON=python3.12" >&2; \
+	  exit 1; }
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.dvc/plots.html: pipeline/reporting/page.py $(STAMP)
+	python -m pipeline.reporting.page $@
+
+.PHONY: repro
+repro: setup  ## run the whole pipeline; what has not changed is not run again
+	python -m dvc repro
+
+.PHONY: plots
+plots: setup  ## write dvc_plots/index.html: training curves, bars and pictures
+	python -m dvc plots show
+
+.PHONY: test
+test: setup  ## the tests, without the slow ones
+	python -m pytest -q -m "not slow"
+
+.PHONY: smoke
+smoke: setup  ## the slow tests: the whole chain from end to end at toy size
+	python -m pytest -q -m slow
+
+.PHONY: lint
+lint: setup  ## ruff (rules and format) and mypy
+	python -m ruff check .
+	python -m ruff format --check .
+	python -m mypy
+
+.PHONY: clean
+clean:  ## remove caches, resume state and dvc_plots; .venv, data, models and the DVC cache stay
+	rm -rf .scratch dvc_plots .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find pipeline tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

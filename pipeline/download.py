@@ -1,0 +1,217 @@
+"""Bring in the published archives of one data set: fetched, copied or packed, verified, not extracted.
+
+A source is the embedded sample, the publisher's URL, a path or any other URL (`profiles.<p>.data`). Downloads can be
+interrupted at any time and go on at the next run. A file that changes under the same path or URL is not noticed by DVC:
+`dvc repro -f download@<dataset>` looks again.
+
+Reads: data/${profile}/published/${item}
+Writes: data/${profile}/raw/${item}
+Params: profiles.${profile}.data.${item}
+Run: python -m pipeline.download davis
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import output_folder, write_json
+from pipeline.core.layout import Layout
+from pipeline.core.runtime import log, run_main
+from pipeline.settings import load_settings
+from pipeline.sources.catalog import CATALOG, Published, archives_of
+from pipeline.sources.checksums import Ledger, sha256_of
+from pipeline.sources.config import CocoSource, DataConfig
+from pipeline.sources.fetch import Fetched, fetch, forget
+from pipeline.sources.local import check_archive, copy_checked, is_remote, link_or_copy, pack_folder, resolve
+
+WORDS = "expected embedded, published, none, the path of an archive or extracted folder, or a URL"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One archive to bring in.
+
+    Attributes:
+        key: its parameter, for messages.
+        value: the parameter's value.
+        published: what the archive should look like.
+    """
+
+    key: str
+    value: str
+    published: Published
+
+
+@dataclass(frozen=True)
+class _Download:
+    """A verified download and the name it is to have."""
+
+    file: Fetched
+    name: str
+
+
+def requests_of(dataset: str, data: DataConfig, where: str) -> list[Request]:
+    """The archives of a data set and where each is to come from.
+
+    Args:
+        dataset: its name.
+        data: section `data` of the profile.
+        where: path of that section in params.yaml, for messages.
+
+    Raises:
+        UserError: no such data set, or only one of several archives is `none`.
+    """
+    archives = archives_of(dataset)
+    source: str | CocoSource = getattr(data, dataset)
+    requests = []
+    for published in archives:
+        value = source if isinstance(source, str) else str(getattr(source, published.part))
+        key = ".".join(filter(None, (where, dataset, published.part)))
+        requests.append(Request(key, value, published))
+    absent = [r.key for r in requests if r.value == "none"]
+    if absent and len(absent) < len(requests):
+        raise UserError(
+            f"{absent[0]} is none but the other archive of {dataset} is not; expected both or none; set both"
+        )
+    return requests
+
+
+def run(
+    dataset: str, data: DataConfig, where: str, published: Path, raw: Path, scratch: Path, base: Path | None = None
+) -> None:
+    """Bring in one data set.
+
+    Args:
+        dataset: its name.
+        data: section `data` of the profile.
+        where: path of that section in params.yaml, for messages.
+        published: folder of the rendered sample's archives and their manifest.
+        raw: folder to write: the archives under their published names, and `manifest.json`
+            (`{"files": [{"name", "bytes", "sha256"}]}`); for `none` a manifest without files.
+        scratch: folder for downloads under way; recorded checksums lie beside it.
+        base: folder from which relative paths are looked up; the working directory if None.
+
+    Raises:
+        UserError: the source is missing, damaged, not the expected one, or does not fit on the disk.
+    """
+    requests = requests_of(dataset, data, where)
+    if requests[0].value == "none":
+        with output_folder(raw) as folder:
+            write_json(folder / "manifest.json", {"files": []})
+        log(f"{dataset}: no source ({requests[0].key} is none); later stages leave it out")
+        return
+    ledger = Ledger(scratch.parent / "checksums.json")
+    downloads = {r.key: _download(r, scratch, ledger) for r in requests if _url(r)}  # hours, perhaps: before all else
+    files = []
+    with output_folder(raw) as folder:
+        for request in requests:
+            if request.key in downloads:
+                name, sha256 = downloads[request.key].name, downloads[request.key].file.sha256
+                link_or_copy(downloads[request.key].file.path, folder / name)
+            elif request.value == "embedded":
+                name, sha256 = _copy_embedded(request, published, folder)
+            else:
+                name, sha256 = _bring_path(request, base or Path.cwd(), folder)
+            n_bytes = (folder / name).stat().st_size
+            files.append({"name": name, "bytes": n_bytes, "sha256": sha256})
+            log(f"{dataset}: {name}, {n_bytes / 1e6:.1f} MB, sha256 {sha256[:12]}, from {request.value}")
+        write_json(folder / "manifest.json", {"files": sorted(files, key=lambda file: str(file["name"]))})
+    for download in downloads.values():
+        forget(download.file.path)
+
+
+def _url(request: Request) -> str | None:
+    """The address to download from, or None where the source is on this machine."""
+    if request.value in ("embedded", "none"):
+        return None
+    if request.value == "published":
+        if request.published.url is None:
+            raise UserError(f"{request.key} is published, but {request.published.obtain}")
+        return request.published.url
+    return request.value if is_remote(request.value) else None
+
+
+def _download(request: Request, scratch: Path, ledger: Ledger) -> _Download:
+    url, published = _url(request), request.published
+    assert url is not None
+    if url == published.url:
+        fetched = fetch(url, scratch, ledger, published.n_bytes, published.checksum)
+    else:
+        fetched = fetch(url, scratch, ledger)
+    with _forgotten_on_error(fetched):
+        suffix = check_archive(fetched.path, published)
+    if not fetched.known:
+        ledger.record(url, f"sha256:{fetched.sha256}")
+        log(f"{request.key}: no checksum is known for {url}; recorded sha256 {fetched.sha256} for later downloads")
+    return _Download(fetched, published.stored_name(suffix))
+
+
+@contextmanager
+def _forgotten_on_error(fetched: Fetched) -> Iterator[None]:
+    """Remove a whole download that proves to be something else, so that the next run does not take it up again."""
+    try:
+        yield
+    except UserError as error:
+        forget(fetched.path)
+        raise UserError(str(error).replace(str(fetched.path), "the download")) from None
+
+
+def _copy_embedded(request: Request, published: Path, folder: Path) -> tuple[str, str]:
+    """Copy an archive of the rendered sample, held to the checksum in its manifest."""
+    manifest = published / "manifest.json"
+    if not manifest.exists():
+        raise UserError(f"{request.key} is embedded but {manifest} does not exist; run `dvc repro render` first")
+    stem = Path(request.published.name).stem
+    files = [f for f in json.loads(manifest.read_text())["files"] if Path(f["name"]).stem == stem]
+    if not files:
+        raise UserError(
+            f"{request.key} is embedded but {manifest} lists no {stem}: this profile renders no sample; "
+            "set profiles.<profile>.world.render to true or the key to another source"
+        )
+    name = str(files[0]["name"])
+    origin = f"in {manifest}; run `dvc repro -f render`"
+    return name, copy_checked(published / name, folder / name, f"sha256:{files[0]['sha256']}", origin)
+
+
+def _bring_path(request: Request, base: Path, folder: Path) -> tuple[str, str]:
+    """Copy a user's archive, or pack a user's folder."""
+    published = request.published
+    hint = f"{WORDS}; {published.obtain or 'correct the parameter'}"
+    source = resolve(request.value, request.key, base, hint)
+    if source.is_dir():
+        name = published.stored_name(".zip")
+        pack_folder(source, folder / name, published)
+        return name, sha256_of(folder / name)
+    name = published.stored_name(check_archive(source, published))
+    checksum = published.checksum_of(source.name, source.stat().st_size)
+    if published.checksum and checksum is None:
+        log(f"{request.key}: {source.name} is not the published archive (name or length differ); its origin is unknown")
+    return name, copy_checked(source, folder / name, checksum, f"published for {published.name}; fetch it again")
+
+
+def main() -> None:
+    """Bring in the data set named on the command line, as params.yaml says."""
+    if len(sys.argv) != 2:
+        raise UserError(f"{len(sys.argv) - 1} arguments given; expected one data set: {', '.join(CATALOG)}")
+    dataset = sys.argv[1]
+    archives_of(dataset)
+    settings = load_settings()
+    layout = Layout(Path.cwd(), settings.profile)
+    run(
+        dataset,
+        settings.profile_params.data,
+        f"profiles.{settings.profile}.data",
+        layout.published(dataset),
+        layout.raw(dataset),
+        layout.scratch("download"),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

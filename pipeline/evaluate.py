@@ -1,0 +1,121 @@
+"""Score a folder of masks, check it, or pack it for a challenge server; nothing else of the pipeline is needed.
+
+    python -m pipeline.evaluate --davis DAVIS --results masks
+    python -m pipeline.evaluate --davis DAVIS-2017-trainval-480p.zip --year 2016 --results masks.zip --output s.json
+    python -m pipeline.evaluate --davis DAVIS --split test-dev --results masks --submission masks.zip
+    python -m pipeline.evaluate --youtubevos valid.zip --results masks --check
+
+Masks are indexed PNGs named `<sequence>/<frame>.png`. docs/scoring.md says how figures are defined and checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.core.files import write_json, write_text
+from pipeline.core.runtime import log, run_main
+from pipeline.datasets.davis import open_davis
+from pipeline.datasets.video import VideoSource
+from pipeline.datasets.youtubevos import open_youtubevos
+from pipeline.scoring.davis import score_davis
+from pipeline.scoring.evaluation import score_set
+from pipeline.scoring.official import differences_table, import_official, official_differences
+from pipeline.scoring.results import Results
+from pipeline.scoring.sequence import ObjectScore, pair_up
+from pipeline.scoring.submission import Server, check, refuse_faults, wanted_masks, write_submission
+from pipeline.scoring.summary import by_sequence, per_object_csv, summarise, table
+from pipeline.scoring.workers import available_cores
+from pipeline.scoring.youtubevos import score_youtubevos
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; a wrong one ends the program with its usage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.evaluate",
+        description="J, F and J&F of a folder of masks by DAVIS' or YouTube-VOS' rules; a check of it; a zip of it.",
+    )
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--davis", type=Path, metavar="ROOT", help="DAVIS: an extracted folder or the published zip")
+    data.add_argument("--youtubevos", type=Path, metavar="ROOT", help="YouTube-VOS: an extracted split or its archive")
+    parser.add_argument(
+        "--results", type=Path, required=True, metavar="DIR", help="<sequence>/<frame>.png; a folder or zip"
+    )
+    parser.add_argument("--split", help="split to score (default: val for DAVIS, valid for YouTube-VOS)")
+    parser.add_argument("--year", type=int, choices=(2016, 2017), help="DAVIS: 2016 merges all objects (default: 2017)")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures of the set and its sequences")
+    parser.add_argument("--per-object", type=Path, metavar="CSV", help="write the figures of every object")
+    parser.add_argument(
+        "--jobs", type=int, default=available_cores(), metavar="N", help="processes (default: %(default)s)"
+    )
+    parser.add_argument("--allow-extra", action="store_true", help="let DIR hold folders of other sequences too")
+    parser.add_argument(
+        "--official", action="store_true", help="score with davis2017-evaluation too; print differences"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="only check the folder as a server would; name every fault"
+    )
+    parser.add_argument("--submission", type=Path, metavar="ZIP", help="check the folder, then pack it for the server")
+    options = parser.parse_args(argv)
+    if options.youtubevos and (options.year or options.official):
+        parser.error("--year and --official go with --davis")
+    if (options.check or options.submission) and (options.output or options.per_object or options.official):
+        parser.error("--check and --submission score nothing; leave --output, --per-object and --official out")
+    return options
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line asks.
+
+    Raises:
+        UserError: unfit data or results.
+    """
+    server: Server = "davis" if options.davis else "youtubevos"
+    source = _open(options)
+    results = Results(options.results)
+    if options.submission:
+        write_submission(source, results, options.submission, server)
+    elif options.check:
+        wanted = wanted_masks(source, server)
+        refuse_faults(check(wanted, results), results)
+        log(f"{options.results}: the {len(wanted)} sequences of {source.name} are complete and well-formed")
+    else:
+        _score(options, source, results)
+
+
+def _open(options: argparse.Namespace) -> VideoSource:
+    if options.davis:
+        return open_davis(options.davis, options.split or "val", options.year or 2017)
+    return open_youtubevos(options.youtubevos, options.split or "valid")
+
+
+def _score(options: argparse.Namespace, source: VideoSource, results: Results) -> None:
+    if options.official:
+        import_official()  # before the work, should it be missing
+    merge = options.year == 2016
+    rule = score_davis if options.davis else score_youtubevos
+    scores = score_set(source, results, rule, options.jobs, merge=merge, allow_extra=options.allow_extra)
+    log(table(scores))
+    _write(options, scores)
+    if options.official:
+        differences = official_differences(pair_up(source, results, merge), scores)
+        log(differences_table(differences))
+
+
+def _write(options: argparse.Namespace, scores: Sequence[ObjectScore]) -> None:
+    if options.output:
+        write_json(options.output, summarise(scores) | {"sequences": by_sequence(scores)})
+        log(f"wrote {options.output}")
+    if options.per_object:
+        write_text(options.per_object, per_object_csv(scores))
+        log(f"wrote {options.per_object}")
+
+
+def main() -> None:
+    """Score, check or pack as the command line says."""
+    run(parse_arguments())
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

@@ -1,0 +1,143 @@
+"""Frames for the network: resized to its input, augmented, gathered into batches ahead of need."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.hourglass.config import DepthAugmentConfig, HourglassConfig
+
+_AHEAD = 3  # batches in preparation while one is computed
+
+
+class DepthSample(NamedTuple):
+    """One frame and its depth, resized.
+
+    Attributes:
+        rgb: uint8 H,W,3 at the network's input resolution.
+        depth: float32 h,w at its output resolution; 0 where unknown.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+
+
+class DepthBatch(NamedTuple):
+    """A training batch.
+
+    Attributes:
+        frames: float32 B,3,H,W in [0, 1], at the network's input resolution.
+        depth: float32 B,h,w at its output resolution; 0 where unknown.
+    """
+
+    frames: Tensor
+    depth: Tensor
+
+
+def input_sides(height: int, width: int, config: HourglassConfig) -> tuple[int, int]:
+    """Sides of the network's input for a frame: its aspect, the configured area, multiples of what the network takes.
+
+    Args:
+        height: Height of the frame in pixels.
+        width: Width of the frame.
+        config: Gives the area and the multiple.
+
+    Returns:
+        Height and width; 480x854 gives the published 288x512.
+    """
+    scale = (config.input_height * config.input_width / (height * width)) ** 0.5
+    unit = config.multiple
+    return max(1, round(height * scale / unit)) * unit, max(1, round(width * scale / unit)) * unit
+
+
+def resize_rgb(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize uint8 H,W,3: by area when made smaller, else bilinear."""
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    smaller = height * width < rgb.shape[0] * rgb.shape[1]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=method), np.uint8)
+
+
+def to_tensor(frames: list[NDArray[np.uint8]]) -> Tensor:
+    """Equally large uint8 H,W,3 -> float32 B,3,H,W in [0, 1], channels last in memory."""
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float().div_(255)
+
+
+def augment(
+    rgb: NDArray[np.uint8],
+    depth: NDArray[np.float32],
+    network: HourglassConfig,
+    config: DepthAugmentConfig,
+    rng: np.random.Generator,
+) -> DepthSample:
+    """Cut out, resize and change one training frame; depth by nearest neighbour, for it must not mix across edges.
+
+    Args:
+        rgb: uint8 H,W,3.
+        depth: float32 H,W, 0 where unknown.
+        network: Resolution of the network's input and output.
+        config: What may change.
+        rng: Where the draws come from.
+    """
+    height, width = depth.shape
+    zoom = rng.uniform(1, config.zoom)
+    rows, columns = max(1, round(height / zoom)), max(1, round(width / zoom))
+    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    rgb = resize_rgb(rgb[top : top + rows, left : left + columns], network.input_height, network.input_width)
+    out = (network.input_width // network.stem_stride, network.input_height // network.stem_stride)
+    cut = cv2.resize(depth[top : top + rows, left : left + columns], out, interpolation=cv2.INTER_NEAREST)
+    if config.jitter:
+        gain, shift = rng.uniform(1 - config.jitter, 1 + config.jitter, 2)
+        mean = rgb.mean()
+        rgb = np.clip(np.rint(((rgb - mean) * gain + mean) * shift), 0, 255).astype(np.uint8)
+    if config.flip and rng.random() < 0.5:
+        rgb, cut = rgb[:, ::-1], cut[:, ::-1]
+    return DepthSample(np.ascontiguousarray(rgb), np.ascontiguousarray(cut, dtype=np.float32))
+
+
+def epoch_batches(
+    load: Callable[[int, np.random.Generator], DepthSample],
+    n_samples: int,
+    batch: int,
+    seed: int,
+    epoch: int,
+    workers: int,
+) -> Iterator[DepthBatch]:
+    """Batches of one epoch in an order that depends on nothing but `seed` and `epoch`, read ahead by threads.
+
+    Args:
+        load: Gives sample i, drawing from the generator it gets.
+        n_samples: Number of samples.
+        batch: Samples in a batch; the rest of the epoch that fills none is left to the next, differently shuffled one.
+        seed: Seed of the run.
+        epoch: Number of the epoch.
+        workers: Threads that read.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(n_samples)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        waiting: deque[list[Future[DepthSample]]] = deque()
+        try:
+            for start in range(0, n_samples - batch + 1, batch):
+                places = range(start, start + batch)
+                waiting.append([pool.submit(load, order[p], np.random.default_rng([seed, epoch, p])) for p in places])
+                if len(waiting) > _AHEAD:
+                    yield _gather(waiting.popleft())
+            while waiting:
+                yield _gather(waiting.popleft())
+        finally:
+            for future in (f for futures in waiting for f in futures):
+                future.cancel()
+
+
+def _gather(futures: list[Future[DepthSample]]) -> DepthBatch:
+    samples = [future.result() for future in futures]
+    return DepthBatch(to_tensor([s.rgb for s in samples]), torch.from_numpy(np.stack([s.depth for s in samples])))

@@ -1,0 +1,199 @@
+"""Settings of the depth network, its training and its use; params.yaml is their only source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.core.errors import UserError
+
+STRIDE = 16
+"""The innermost level works at this fraction of the stem's resolution: sides are multiples of it."""
+
+Precision = Literal["fp32", "bf16"]
+
+
+def _require(holds: bool, key: str, value: object, accepted: str) -> None:
+    if not holds:
+        raise UserError(f"{key} is {value}; expected {accepted}; correct it in params.yaml")
+
+
+def _require_percentiles(low: float, high: float, section: str) -> None:
+    key = f"{section}.percentile_low and percentile_high"
+    _require(0 <= low < high <= 100, key, f"{low} and {high}", "0 <= low < high <= 100")
+
+
+@dataclass(frozen=True)
+class HourglassConfig:
+    """Architecture of the depth network and the frames it is meant for.
+
+    Attributes:
+        width: multiplier of every layer's channels (published: 1.0).
+        stem_stride: stride of the first convolution, 1 or 2 (published: 1); the output is smaller by it.
+        input_height: height of the network's input in pixels, a multiple of 16 x stem_stride (published: 288).
+        input_width: likewise its width (published: 512). A frame of another aspect gets about the same area.
+    """
+
+    width: float
+    stem_stride: int
+    input_height: int
+    input_width: int
+
+    @property
+    def multiple(self) -> int:
+        """Both sides of the input are multiples of this."""
+        return STRIDE * self.stem_stride
+
+    def __post_init__(self) -> None:
+        _require(0 < self.width <= 4, "hourglass.width", self.width, "a number above 0, at most 4")
+        _require(self.stem_stride in (1, 2), "hourglass.stem_stride", self.stem_stride, "1 or 2")
+        for key in ("input_height", "input_width"):
+            side = getattr(self, key)
+            fits = side > 0 and side % self.multiple == 0
+            _require(fits, f"hourglass.{key}", side, f"a positive multiple of {self.multiple}")
+
+
+@dataclass(frozen=True)
+class DepthLossConfig:
+    """Weights of the three loss terms (Li et al., CVPR 2019).
+
+    Attributes:
+        data: scale-invariant squared error of log-depth (published: 1.0).
+        gradient: multi-scale gradient matching (published: 0.75).
+        first_order: edge-aware smoothness of first order (published: 0.075), halved from scale to scale.
+        second_order: edge-aware smoothness of second order (published: 0.1), halved from scale to scale.
+        scales: number of scales, each half the one before (published: 5).
+    """
+
+    data: float
+    gradient: float
+    first_order: float
+    second_order: float
+    scales: int
+
+    def __post_init__(self) -> None:
+        for key in ("data", "gradient", "first_order", "second_order"):
+            _require(getattr(self, key) >= 0, f"train_depth.loss.{key}", getattr(self, key), "a number of at least 0")
+        _require(1 <= self.scales <= 8, "train_depth.loss.scales", self.scales, "1 to 8")
+
+
+@dataclass(frozen=True)
+class DepthAugmentConfig:
+    """Drawn once a training frame.
+
+    Attributes:
+        flip: mirror half of the frames.
+        zoom: enlarge by a factor uniform in [1, zoom] and cut out a random part of the original size.
+        jitter: strength j of brightness and contrast changes, factors in [1 - j, 1 + j].
+    """
+
+    flip: bool
+    zoom: float
+    jitter: float
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.zoom <= 4, "train_depth.augment.zoom", self.zoom, "1.0 to 4.0")
+        _require(0 <= self.jitter < 1, "train_depth.augment.jitter", self.jitter, "a number in [0, 1)")
+
+
+@dataclass(frozen=True)
+class DepthValidationConfig:
+    """How the estimate is judged on the validation split.
+
+    Attributes:
+        pairs: pairs of points drawn from each frame.
+        min_ratio: pairs whose depths differ by less than this factor have no order and are not drawn.
+        still_change: a pixel is static where its colour changes by less than this (mean of the channels, of 1.0) and
+            its true depth by less than 1% from one frame to the next.
+        percentile_low: percentile of the inverse depth that becomes 0 when the change of static pixels is measured.
+        percentile_high: percentile that becomes 1.
+    """
+
+    pairs: int
+    min_ratio: float
+    still_change: float
+    percentile_low: float
+    percentile_high: float
+
+    def __post_init__(self) -> None:
+        _require(self.pairs >= 1, "train_depth.validation.pairs", self.pairs, "at least 1")
+        _require(self.min_ratio >= 1, "train_depth.validation.min_ratio", self.min_ratio, "at least 1.0")
+        _require(self.still_change > 0, "train_depth.validation.still_change", self.still_change, "a number above 0")
+        _require_percentiles(self.percentile_low, self.percentile_high, "train_depth.validation")
+
+
+@dataclass(frozen=True)
+class TrainDepthConfig:
+    """Training of the depth network, or where its weights come from.
+
+    Attributes:
+        checkpoint: `none` to train on the RGB and depth of `data.mannequin`; otherwise path or URL of a checkpoint (the
+            published one, or one of ours), used as it is.
+        seed: of the initial weights, the order of the frames, the augmentation and the judged points.
+        epochs: passes over the training frames.
+        batch: frames in a step (published: 8).
+        replicas: parts into which a batch is cut and that run side by side, each with its own batch statistics. On a
+            CPU threads of one core each are faster than one thread of many (published: 1).
+        lr: learning rate of Adam (published: 4.0e-4).
+        warmup_steps: steps over which the learning rate rises linearly (published: 0).
+        schedule: `halve` every `halve_every` epochs (published), or `cosine` to zero.
+        halve_every: epochs between halvings (published: 8).
+        precision: `bf16` trains under autocast.
+        loss: the weights of the loss.
+        augment: the augmentation.
+        validation: how the result is judged.
+    """
+
+    checkpoint: str
+    seed: int
+    epochs: int
+    batch: int
+    replicas: int
+    lr: float
+    warmup_steps: int
+    schedule: Literal["halve", "cosine"]
+    halve_every: int
+    precision: Precision
+    loss: DepthLossConfig
+    augment: DepthAugmentConfig
+    validation: DepthValidationConfig
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch", "replicas", "halve_every"):
+            _require(getattr(self, key) >= 1, f"train_depth.{key}", getattr(self, key), "at least 1")
+        fits = self.batch % self.replicas == 0
+        _require(fits, "train_depth.batch", self.batch, f"a multiple of train_depth.replicas ({self.replicas})")
+        _require(self.lr > 0, "train_depth.lr", self.lr, "a number above 0")
+        _require(self.warmup_steps >= 0, "train_depth.warmup_steps", self.warmup_steps, "at least 0")
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """A depth map for every frame.
+
+    Attributes:
+        estimator: `hourglass`, or `folder` for depth maps the user has.
+        folder: with `folder`: where they lie, `<folder>/<dataset>/<video>/<frame>.png`; else `none`.
+        folder_holds: what their values are: `depth` (large is far) or `inverse_depth` (large is near).
+        batch: frames the network takes at once.
+        precision: `bf16` or `fp32` arithmetic of the network.
+        percentile_low: percentile of a video's inverse depth that becomes 0.
+        percentile_high: percentile that becomes 1.
+        shard_frames: frames in a shard, about: a video is never cut.
+    """
+
+    estimator: Literal["hourglass", "folder"]
+    folder: str
+    folder_holds: Literal["depth", "inverse_depth"]
+    batch: int
+    precision: Precision
+    percentile_low: float
+    percentile_high: float
+    shard_frames: int
+
+    def __post_init__(self) -> None:
+        _require(self.batch >= 1, "depth.batch", self.batch, "at least 1")
+        _require(self.shard_frames >= 1, "depth.shard_frames", self.shard_frames, "at least 1")
+        _require_percentiles(self.percentile_low, self.percentile_high, "depth")
+        fits = (self.folder != "none") == (self.estimator == "folder")
+        _require(fits, "depth.folder", self.folder, "a path where depth.estimator is folder, else none")

@@ -1,0 +1,106 @@
+"""The hourglass for inference: BatchNorm folded into the convolutions, the 1x1 convolutions of a block made one.
+
+The result is that of the network in evaluation mode up to rounding. Every block reads its input once instead of four
+times, and no pass over the features is spent on normalisation.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.hourglass.network import Hourglass, Inception
+
+
+class FusedInception(nn.Module):
+    """An inception block in evaluation mode.
+
+    Args:
+        block: The block whose weights and statistics it takes over.
+    """
+
+    def __init__(self, block: Inception) -> None:
+        super().__init__()
+        branches = [list(cast(nn.Sequential, branch)) for branch in block.convs]
+        entries = [fold(branch[0], branch[1]) for branch in branches]
+        self.out = entries[0].out_channels
+        self.mids = [entry.out_channels for entry in entries[1:]]
+        self.entry = nn.Conv2d(entries[0].in_channels, self.out + sum(self.mids), 1)
+        self.entry.weight.data = torch.cat([entry.weight.data for entry in entries])
+        self.entry.bias = nn.Parameter(torch.cat([_bias(entry) for entry in entries]))
+        self.convs = nn.ModuleList(fold(branch[3], branch[4]) for branch in branches[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B,C,H,W -> B,C',H,W."""
+        first, *mids = rectify(self.entry(x)).split([self.out, *self.mids], dim=1)
+        return rectify(torch.cat([first, *(conv(mid) for conv, mid in zip(self.convs, mids))], dim=1))
+
+
+class FusedHourglass(nn.Module):
+    """The network in evaluation mode, without gradients.
+
+    Args:
+        model: A trained network; it is left as it is.
+        dtype: Arithmetic of everything but the heads: float32 or bfloat16.
+    """
+
+    def __init__(self, model: Hourglass, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        fused = Hourglass(model.config)
+        fused.load_state_dict(model.state_dict())
+        stem, norm, _, levels = fused.seq
+        _replace(levels)
+        self.stem, self.levels = fold(stem, norm), levels
+        for part in (self.stem, self.levels):
+            part.to(dtype)
+        self.dtype = dtype
+        self.pred_layer, self.uncertainty_layer = fused.pred_layer, fused.uncertainty_layer
+        self.requires_grad_(False).eval()
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """B,3,H,W float32 in [0, 1] -> log-depth and confidence, each B,1,h,w float32."""
+        frames = frames.to(self.dtype)
+        features = self.levels(rectify(self.stem(frames))).float()  # the heads stay in float32, as in training
+        return self.pred_layer(features), self.uncertainty_layer(features)
+
+
+def rectify(x: Tensor) -> Tensor:
+    """ReLU in place.
+
+    The bits of a bfloat16, read as an integer, have its sign and are 0 for zero. So the integers' maximum with 0 is the
+    same thing, and on a CPU it takes a fifth of the time.
+    """
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        x.view(torch.int16).clamp_(min=0)
+        return x
+    return F.relu_(x)
+
+
+def _replace(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, Inception):
+            setattr(module, name, FusedInception(child))
+        else:
+            _replace(child)
+
+
+def fold(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    """A convolution that equals `conv` followed by `norm` with its running statistics."""
+    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    shift = -norm.running_mean.double() * scale
+    if norm.affine:
+        scale, shift = scale * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
+    kernel, stride, padding = (cast(tuple[int, int], pair) for pair in (conv.kernel_size, conv.stride, conv.padding))
+    folded = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, padding)
+    folded.weight.data = (conv.weight.double() * scale[:, None, None, None]).float()
+    folded.bias = nn.Parameter((_bias(conv).double() * scale + shift).float())
+    return folded
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    return conv.bias.data if conv.bias is not None else torch.zeros(conv.out_channels)

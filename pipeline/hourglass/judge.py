@@ -1,0 +1,105 @@
+"""Figures of a depth network on frames whose depth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby, pairwise
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.hourglass.config import DepthValidationConfig
+from pipeline.hourglass.estimator import DepthEstimator
+from pipeline.hourglass.normalise import invert, normalise, robust_range
+from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
+
+
+class Frame(Protocol):
+    """A frame with depth."""
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """uint8 H,W,3."""
+
+    @property
+    def depth(self) -> NDArray[np.float32]:
+        """float32 H,W, 0 where unknown."""
+
+    @property
+    def instances(self) -> NDArray[np.uint8] | None:
+        """uint8 H,W object ids, or None."""
+
+
+def judge(
+    estimator: DepthEstimator,
+    frames: Sequence[tuple[str, str]],
+    read: Callable[[str, str], Frame],
+    config: DepthValidationConfig,
+    seed: int,
+) -> dict[str, Any]:
+    """Judge a network on videos.
+
+    Args:
+        estimator: The network.
+        frames: Video and frame id of each frame, in order.
+        read: Gives a frame.
+        config: What is drawn and counted.
+        seed: Of the pairs of points.
+
+    Returns:
+        `frames`: number of them. `si_rmse`: mean over the frames. `ordered_pairs`: share of pairs of points of
+        different objects in the right order, over all frames (null without instances); `pairs`: how many of them;
+        `ordered_points`: that share for points anywhere. `static_change`: mean absolute change of the depth maps
+        in [0, 1] between successive frames over pixels at rest, normalised by video and by frame.
+    """
+    rng = np.random.default_rng(seed)
+    errors: list[float] = []
+    objects, points, by_video, by_frame = Counted(), Counted(), Counted(), Counted()
+    for _, ids in groupby(frames, key=lambda pair: pair[0]):
+        video = [read(*pair) for pair in ids]
+        estimates = estimator.log_depth([frame.rgb for frame in video])
+        for frame, estimate in zip(video, estimates):
+            height, width = frame.depth.shape
+            enlarged = np.asarray(cv2.resize(estimate, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+            error = si_rmse(enlarged, frame.depth)
+            errors += [] if error is None else [error]
+            if frame.instances is not None:
+                objects += ordered_pairs(enlarged, frame.depth, frame.instances, config.pairs, config.min_ratio, rng)
+            points += ordered_pairs(enlarged, frame.depth, None, config.pairs, config.min_ratio, rng)
+        changes = _static_changes(video, estimates, config)
+        by_video, by_frame = by_video + changes[0], by_frame + changes[1]
+    return {
+        "frames": len(frames),
+        "si_rmse": _rounded(float(np.mean(errors)) if errors else None),
+        "ordered_pairs": _rounded(objects.mean),
+        "pairs": objects.count,
+        "ordered_points": _rounded(points.mean),
+        "static_change": {"per_video": _rounded(by_video.mean), "per_frame": _rounded(by_frame.mean)},
+    }
+
+
+def _static_changes(
+    video: list[Frame], estimates: list[NDArray[np.float32]], config: DepthValidationConfig
+) -> tuple[Counted, Counted]:
+    """Change over pixels at rest with one range for the video, and with a range of its own for each frame."""
+    low, high = config.percentile_low, config.percentile_high
+    inverse = [invert(estimate) for estimate in estimates]
+    shared = robust_range(inverse, low, high)
+    ranges = [[shared] * len(video), [robust_range([one], low, high) for one in inverse]]
+    maps = [
+        [normalise(one, scale, *frame.depth.shape) for one, scale, frame in zip(inverse, scales, video)]
+        for scales in ranges
+    ]
+    changes = [Counted(), Counted()]
+    for i, (before, after) in enumerate(pairwise(video)):
+        if before.depth.shape == after.depth.shape:
+            still = static_pixels((before.rgb, after.rgb), (before.depth, after.depth), config.still_change)
+            changes = [total + static_change(m[i], m[i + 1], still) for total, m in zip(changes, maps)]
+    return changes[0], changes[1]
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six decimals: enough for any comparison, and no noise of the last bits in a file kept in git."""
+    return None if value is None else round(value, 6)

@@ -1,0 +1,125 @@
+"""The loss of Li et al. (CVPR 2019): scale-invariant error, multi-scale gradient matching, edge-aware smoothness.
+
+Scales are made as in the MannequinChallenge release: every second pixel of the scale before, without filtering.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.hourglass.config import DepthLossConfig
+
+_EPSILON = 1e-6  # keeps a batch without any known depth at zero instead of 0 / 0
+
+
+class DepthLosses(NamedTuple):
+    """Weighted terms of the loss, each a scalar, and their sum."""
+
+    total: Tensor
+    data: Tensor
+    gradient: Tensor
+    first_order: Tensor
+    second_order: Tensor
+
+
+def depth_loss(log_depth: Tensor, frames: Tensor, depth: Tensor, config: DepthLossConfig) -> DepthLosses:
+    """All terms with their weights.
+
+    Args:
+        log_depth: B,H,W estimate.
+        frames: B,3,H,W in [0, 1].
+        depth: B,H,W true depth; 0 where unknown.
+        config: Weights and number of scales.
+    """
+    mask = (depth > 0).to(log_depth.dtype)
+    residual = log_depth - torch.where(depth > 0, depth, torch.ones_like(depth)).log()
+    data = scale_invariant_error(residual, mask)
+    gradient, first, second = (torch.zeros_like(data) for _ in range(3))
+    for scale in range(config.scales):
+        step = 2**scale
+        estimate, image = log_depth[:, ::step, ::step], frames[:, :, ::step, ::step]
+        gradient = gradient + gradient_matching(residual[:, ::step, ::step], mask[:, ::step, ::step])
+        first = first + first_order_smoothness(estimate, image) / step
+        second = second + second_order_smoothness(estimate, image) / step
+    terms = (config.data * data, config.gradient * gradient, config.first_order * first, config.second_order * second)
+    return DepthLosses(sum(terms, torch.zeros_like(data)), *terms)
+
+
+def scale_invariant_error(residual: Tensor, mask: Tensor) -> Tensor:
+    """Variance of the log-depth error over the known pixels of each frame, mean of the frames.
+
+    Equals half the mean squared difference of the errors of all pairs of pixels, so a common factor of the depth costs
+    nothing.
+
+    Args:
+        residual: B,H,W log of estimate minus log of truth.
+        mask: B,H,W of 0 and 1, 1 where the truth is known.
+
+    Returns:
+        Scalar.
+    """
+    count = mask.sum((1, 2)) + _EPSILON
+    known = residual * mask
+    return (known.square().sum((1, 2)) / count - (known.sum((1, 2)) / count).square()).mean()
+
+
+def gradient_matching(residual: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute difference of the log-depth error between pixels two apart, where both are known.
+
+    Args:
+        residual: B,H,W as above.
+        mask: B,H,W as above.
+
+    Returns:
+        Scalar; the mean runs over both directions and the whole batch.
+    """
+    down = (residual[:, 2:] - residual[:, :-2]).abs()
+    right = (residual[:, :, 2:] - residual[:, :, :-2]).abs()
+    both_down = mask[:, 2:] * mask[:, :-2]
+    both_right = mask[:, :, 2:] * mask[:, :, :-2]
+    count = both_down.sum() + both_right.sum() + _EPSILON
+    return ((down * both_down).sum() + (right * both_right).sum()) / count
+
+
+def first_order_smoothness(log_depth: Tensor, frames: Tensor) -> Tensor:
+    """Mean slope of the log-depth, less where the frame has an edge.
+
+    Args:
+        log_depth: B,H,W.
+        frames: B,3,H,W in [0, 1].
+
+    Returns:
+        Scalar: mean over the pixels that have a right and a lower neighbour of |slope| exp(-|edge|), the two directions
+        summed, |edge| being the mean of the channels.
+    """
+    down = (log_depth[:, 1:] - log_depth[:, :-1]).abs() * _damping(frames[:, :, 1:] - frames[:, :, :-1])
+    right = (log_depth[:, :, 1:] - log_depth[:, :, :-1]).abs() * _damping(frames[:, :, :, 1:] - frames[:, :, :, :-1])
+    return (down[:, :, :-1] + right[:, :-1]).mean()
+
+
+def second_order_smoothness(log_depth: Tensor, frames: Tensor) -> Tensor:
+    """Mean curvature of the log-depth, less where the frame is curved.
+
+    Args:
+        log_depth: B,H,W, both sides at least 3.
+        frames: B,3,H,W in [0, 1].
+
+    Returns:
+        Scalar: mean over the inner pixels of |Laplacian| exp(-|Laplacian of the frame|), the latter the mean of the
+        channels.
+    """
+    return (_laplacian(log_depth).abs() * _damping(_laplacian(frames))).mean()
+
+
+def _damping(change: Tensor) -> Tensor:
+    """B,3,H,W -> B,H,W in (0, 1]."""
+    return torch.exp(-change.abs().mean(1))
+
+
+def _laplacian(x: Tensor) -> Tensor:
+    """...,H,W -> ...,H-2,W-2: four times a pixel minus its four neighbours."""
+    inner = x[..., 1:-1, 1:-1]
+    return 4 * inner - x[..., :-2, 1:-1] - x[..., 2:, 1:-1] - x[..., 1:-1, :-2] - x[..., 1:-1, 2:]

@@ -1,0 +1,197 @@
+"""Segment the videos of a DAVIS split with the trained network: masks from the first one on.
+
+The network is the one stored in the checkpoint. Sequences that are done survive a kill and are not repeated. Under
+torchrun they are spread over the processes. Nothing is written to the output before every sequence is whole.
+
+Reads: models/${profile}/dstm.pt, data/${profile}/raw/davis, data/${profile}/depth/davis
+Writes: data/${profile}/masks
+Params: infer, profiles.${profile}.infer
+Run: python -m pipeline.launch pipeline.infer
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import output_folder, write_bytes
+from pipeline.core.images import encode_mask
+from pipeline.core.layout import Layout
+from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, run_main, scratch_lock
+from pipeline.datasets.davis import open_davis
+from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.video import Video, VideoSource
+from pipeline.dstm.checkpoint import load_dstm
+from pipeline.dstm.network import DSTM
+from pipeline.inference.ahead import WriteBehind, read_ahead
+from pipeline.inference.config import InferConfig, InferSwitches
+from pipeline.inference.multiscale import Frame, propagate
+from pipeline.inference.processes import Processes, join_processes
+from pipeline.settings import load_settings
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """What every sequence of a set is segmented with.
+
+    Attributes:
+        network: in evaluation mode, on `device`.
+        source: the videos.
+        depth: their depth maps; None for a network without depth.
+        switches: `infer.*`.
+        config: `profiles.*.infer`.
+        device: of the network.
+        workers: threads that read frames.
+    """
+
+    network: DSTM
+    source: VideoSource
+    depth: DepthMaps | None
+    switches: InferSwitches
+    config: InferConfig
+    device: torch.device
+    workers: int
+
+    def write(self, video: Video, folder: Path) -> None:
+        """Segment a video into indexed PNGs named after its frames.
+
+        Raises:
+            UserError: unfit masks, frames or depth maps.
+        """
+        bound = 2 * self.config.lookahead
+        frames = read_ahead(video.frames, partial(self._read, video), bound, self.workers)
+        masks = propagate(self.network, frames, self._given(video), self.switches, self.config, self.device)
+        with WriteBehind(bound, threads=1) as writer:
+            for frame_id, mask in zip(video.frames, masks):
+                writer.put(partial(_write_mask, folder / f"{frame_id}.png", mask))
+
+    def _read(self, video: Video, frame_id: str) -> Frame:
+        depth = None if self.depth is None else self.depth.read(video.name, frame_id)
+        return Frame(self.source.frame(video, frame_id), depth)
+
+    def _given(self, video: Video) -> dict[int, NDArray[np.uint8]]:
+        """Frame index -> mask of the objects that are first seen there, and of no others."""
+        given = {}
+        for frame_id in sorted(set(video.first_seen.values())):
+            mask = self.source.mask(video, frame_id)
+            new = [i for i, first in video.first_seen.items() if first == frame_id]
+            given[video.frames.index(frame_id)] = np.where(np.isin(mask, new), mask, np.uint8(0))
+        return given
+
+
+def run(
+    raw: Path,
+    depth: Path,
+    weights: Path,
+    masks: Path,
+    scratch: Path,
+    switches: InferSwitches,
+    config: InferConfig,
+    device: torch.device,
+    workers: int,
+) -> None:
+    """Segment every video of the split.
+
+    Args:
+        raw: folder of the DAVIS archive.
+        depth: shards of its depth maps; not touched for a network without depth.
+        weights: the D-STM checkpoint.
+        masks: folder to write, `<sequence>/<frame>.png`.
+        scratch: folder for the sequences done so far.
+        switches: `tta`.
+        config: split, memory, scales.
+        device: of the computation.
+        workers: threads that read frames.
+
+    Raises:
+        UserError: unfit inputs, or sequences that failed, named after all others were done.
+    """
+    network = load_dstm(weights, device)
+    source = open_davis(raw, config.split)
+    maps = DepthMaps(depth) if network.switches.depth else None
+    inputs = [file_digest(weights), fingerprint(raw), fingerprint(depth) if maps else ""]
+    done = scratch / digest([asdict(switches), asdict(config), *inputs])
+    segmenter = Segmenter(network, source, maps, switches, config, device, workers)
+    with join_processes() as processes:
+        if not processes.first:
+            _segment_share(segmenter, done, processes)
+            return
+        with scratch_lock(done):
+            failures = _segment_share(segmenter, done, processes)
+            if failures:
+                raise UserError(
+                    f"{len(failures)} of {len(source.videos)} sequences failed: {'; '.join(failures)}; expected masks "
+                    "of all; mend and run again, the others are kept"
+                )
+            with output_folder(masks) as folder:
+                for video in source.videos:
+                    shutil.copytree(done / video.name, folder / video.name)
+            shutil.rmtree(done)
+    log(f"wrote masks of {len(source.videos)} sequences")
+
+
+def _segment_share(segmenter: Segmenter, done: Path, processes: Processes) -> list[str]:
+    """Segment this process' share of what is left; returns what failed in any process."""
+    videos = sorted(segmenter.source.videos, key=lambda video: -len(video.frames))  # long ones first: an even end
+    left = set(processes.agree([video.name for video in videos if not (done / video.name).is_dir()]))
+    if processes.first and len(left) < len(videos):
+        log(f"{len(videos) - len(left)} of {len(videos)} sequences are done already")
+    share = [video for video in videos if video.name in left][processes.rank :: processes.count]
+    failures = []
+    n_frames, start = 0, time.monotonic()
+    for i, video in enumerate(share, start=1):
+        began = time.monotonic()
+        try:
+            with output_folder(done / video.name) as folder:
+                segmenter.write(video, folder)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # the others would fail alike
+            if not isinstance(error, UserError):
+                log(traceback.format_exc())
+            failures.append(f"{video.name} ({' '.join(str(error).split())[:300] or type(error).__name__})")
+            log(f"failed: {failures[-1]}")
+            continue
+        now = time.monotonic()
+        n_frames += len(video.frames)
+        seconds_left = sum(len(v.frames) for v in share[i:]) * (now - start) / n_frames
+        log(
+            f"{i}/{len(share)} {video.name}: {len(video.frames)} frames, {len(video.first_seen)} objects, "
+            f"{len(video.frames) / (now - began):.1f} frames/s, {seconds_left:.0f} s left"
+        )
+    return processes.gather(failures)
+
+
+def _write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
+    write_bytes(path, encode_mask(mask))
+
+
+def main() -> None:
+    """Run the stage with params.yaml."""
+    settings = load_settings()
+    layout = Layout(Path.cwd(), settings.profile)
+    run(
+        layout.raw("davis"),
+        layout.depth("davis"),
+        layout.model("dstm"),
+        layout.masks,
+        layout.scratch("infer"),
+        settings.infer,
+        settings.profile_params.infer,
+        pick_device(settings.runtime.device),
+        settings.runtime.workers,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

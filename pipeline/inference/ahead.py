@@ -1,0 +1,73 @@
+"""Reading before and writing after a computation, in threads beside it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def read_ahead(items: Iterable[T], read: Callable[[T], R], count: int, threads: int) -> Iterator[R]:
+    """Results of `read` in the order of the items, with at most `count` of them read before they are taken.
+
+    Args:
+        items: what to read.
+        read: reads one; called in threads.
+        count: bound on what lies ready.
+        threads: number of threads.
+
+    Raises:
+        Exception: what `read` raised, at the item that caused it.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(threads, "read") as pool:
+        ready = deque(pool.submit(read, item) for item in islice(source, count))
+        try:
+            while ready:
+                result = ready.popleft().result()
+                ready.extend(pool.submit(read, item) for item in islice(source, 1))
+                yield result
+        finally:
+            for future in ready:
+                future.cancel()
+
+
+class WriteBehind:
+    """Calls that run in threads, at most `count` of them waiting; leaving the block waits for all.
+
+    Args:
+        count: bound on the calls that wait.
+        threads: number of threads.
+    """
+
+    def __init__(self, count: int, threads: int) -> None:
+        self._count = count
+        self._pool = ThreadPoolExecutor(threads, "write")
+        self._waiting: deque[Future[None]] = deque()
+
+    def put(self, write: Callable[[], None]) -> None:
+        """Have `write` called; waits while too many calls do.
+
+        Raises:
+            Exception: what an earlier call raised.
+        """
+        while len(self._waiting) >= self._count:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(write))
+
+    def __enter__(self) -> WriteBehind:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if kind is None:
+            for future in self._waiting:
+                future.result()

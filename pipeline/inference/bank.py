@@ -1,0 +1,117 @@
+"""The memory of a running video: which frames it holds, and their keys and values in one preallocated block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.dstm.memory import Memory
+
+_FIRST_CAPACITY = 8  # slots of the first block; it doubles when full
+
+
+class Schedule:
+    """Which frames are remembered: the first, the previous one, every n-th, and those that bring new objects.
+
+    Where the number of frames is limited, the first and the previous one stay and the others are thinned: every second
+    of those kept goes, oldest first, then every second of what is left, so that two neighbouring gaps never differ by
+    more than a factor of two. Frames that brought a new object go last.
+
+    Args:
+        every: every how many frames one is kept, counted from the first.
+        limit: most frames held, at least 2; 0: no limit.
+    """
+
+    def __init__(self, every: int, limit: int) -> None:
+        self._step = every
+        self._limit = limit
+        self._slots: list[int] = []  # frame by slot
+        self._kept: list[int] = []  # ascending; the previous frame is held without being kept
+        self._given: set[int] = set()
+        self._free: int | None = None  # slot that the next frame overwrites; None: a new one
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The frames held, by slot."""
+        return tuple(self._slots)
+
+    def add(self, frame: int, given: bool) -> int:
+        """Add the newest frame.
+
+        Args:
+            frame: its index; larger than all before.
+            given: whether it came with a mask that brings new objects. The first frame is always taken so.
+
+        Returns:
+            The slot it is written to, one of the present ones or the next.
+        """
+        slot = len(self._slots) if self._free is None else self._free
+        self._slots[slot : slot + 1] = [frame]
+        self._free = slot
+        if given or not self._kept:
+            self._given.add(frame)
+        elif (frame - self._kept[0]) % self._step:
+            return slot
+        self._kept.append(frame)
+        full = self._limit and len(self._kept) > self._limit - 1
+        self._free = self._slots.index(self._drop()) if full else None
+        return slot
+
+    def _drop(self) -> int:
+        """Take one frame off those kept and return it."""
+        first = self._kept[0]
+        regular = [frame for frame in self._kept if frame not in self._given]
+        victim = self._kept[1]  # the oldest that brought an object, unless a regular one is left
+        while regular:
+            odd = [frame for frame in regular if (frame - first) // self._step % 2]
+            if odd:
+                victim = odd[0]
+                break
+            self._step *= 2
+        self._kept.remove(victim)
+        return victim
+
+
+class Bank:
+    """Keys and values of the frames a `Schedule` holds, written in place.
+
+    Args:
+        schedule: decides the slot of each frame.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._key: Tensor | None = None
+        self._value: Tensor | None = None
+
+    def write(self, frame: int, key: Tensor, value: Tensor, given: bool) -> None:
+        """Remember a frame.
+
+        Args:
+            frame: its index.
+            key: B,K,Ck,h,w.
+            value: B,K,Cv,h,w.
+            given: see `Schedule.add`.
+        """
+        slot = self._schedule.add(frame, given)
+        self._key = _put(self._key, slot, key)
+        self._value = _put(self._value, slot, value)
+
+    def read(self) -> Memory:
+        """All slots held, as views of the block: key B,K,Ck,T,h,w and value B,K,Cv,T,h,w. Their order means nothing."""
+        assert self._key is not None and self._value is not None
+        t = len(self._schedule.frames)
+        return Memory(self._key[:, :, :, :t], self._value[:, :, :, :t])
+
+
+def _put(block: Tensor | None, slot: int, x: Tensor) -> Tensor:
+    """Write x B,K,C,h,w to a slot of the block B,K,C,T,h,w, which is made or doubled where it is too short."""
+    b, k, c, h, w = x.shape
+    if block is None or slot >= block.shape[3]:
+        capacity = _FIRST_CAPACITY if block is None else 2 * block.shape[3]
+        grown = torch.empty(b, k, c, capacity, h, w, dtype=x.dtype, device=x.device)
+        if block is not None:
+            grown[:, :, :, : block.shape[3]] = block
+        block = grown
+    block[:, :, :, slot] = x
+    return block

@@ -1,0 +1,58 @@
+"""Settings of inference; params.yaml is their only source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class InferSwitches:
+    """The column of Table 2 that changes inference (`infer.*` in params.yaml).
+
+    Attributes:
+        tta: average over scales and flips.
+    """
+
+    tta: bool
+
+
+@dataclass(frozen=True)
+class InferConfig:
+    """Inference (`profiles.*.infer` in params.yaml).
+
+    Attributes:
+        split: DAVIS-2017 split to segment.
+        memory_every: every how many frames one is kept in the memory, beside the first and the previous one.
+        memory_frames: most frames the memory may hold, at least 2 (first and previous); 0: no limit.
+        lookahead: frames whose queries are encoded together, ahead of the propagation; does not change the result.
+        chunk: query places read from the memory at a time; does not change the result.
+        precision: `bf16` autocast or `fp32`.
+        flip: with `infer.tta`, every scale also runs mirrored.
+        tta_memory: what each scale memorizes: its `own` probabilities, or those `averaged` over all scales and flips.
+        scales: with `infer.tta`, factors on the sides of the frame.
+    """
+
+    split: str
+    memory_every: int
+    memory_frames: int
+    lookahead: int
+    chunk: int
+    precision: Literal["bf16", "fp32"]
+    flip: bool
+    tta_memory: Literal["own", "averaged"]
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("memory_every", "lookahead", "chunk"):
+            if getattr(self, name) < 1:
+                raise UserError(f"infer: {name} is {getattr(self, name)}; expected at least 1; correct params.yaml")
+        if self.memory_frames != 0 and self.memory_frames < 2:
+            raise UserError(
+                f"infer: memory_frames is {self.memory_frames}; expected 0 (no limit) or at least 2 (first and "
+                "previous frame); correct params.yaml"
+            )
+        if not self.scales or min(self.scales) <= 0:
+            raise UserError(f"infer: scales is {list(self.scales)}; expected positive factors; correct params.yaml")

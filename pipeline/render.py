@@ -1,0 +1,75 @@
+"""Render the embedded sample as the published archives.
+
+Layered 2.5-D scenes with known masks and depth, one folder for each dataset, with a manifest. In a profile that works
+on published data (`world.render: false`) the folders hold an empty manifest.
+
+Reads: nothing
+Writes: data/${profile}/published
+Params: profiles.${profile}.world
+Run: python -m pipeline.render
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pipeline.core.files import output_folder, write_json
+from pipeline.core.layout import Layout
+from pipeline.core.runtime import log, run_main
+from pipeline.sample.config import WorldConfig
+from pipeline.sample.stills import write_coco, write_msra10k, write_voc
+from pipeline.sample.videos import write_davis, write_mannequin, write_youtubevos
+from pipeline.sample.workers import Crew
+
+DATASETS = ("davis", "youtubevos", "msra10k", "coco", "voc", "mannequin")
+
+
+def run(world: WorldConfig, published: Path, workers: int) -> None:
+    """Render all datasets.
+
+    Args:
+        world: the parameters of the world.
+        published: the folder to make, with one folder for each dataset.
+        workers: number of processes; it does not change the result.
+    """
+    with output_folder(published) as folder:
+        for dataset in DATASETS:
+            (folder / dataset).mkdir()
+        if world.render:
+            _render(world, folder, workers)
+        for dataset in DATASETS:
+            archives = sorted((folder / dataset).iterdir())
+            write_json(folder / dataset / "manifest.json", {"files": [_describe(path) for path in archives]})
+            log(f"{dataset}: {len(archives)} archives, {sum(p.stat().st_size for p in archives) / 1e6:.1f} MB")
+
+
+def _render(world: WorldConfig, folder: Path, workers: int) -> None:
+    with Crew(workers) as crew:
+        write_davis(world, folder / "davis" / "DAVIS-2017-trainval-480p.zip", crew)
+        write_youtubevos(world, folder / "youtubevos" / "train.zip", crew)
+        write_msra10k(world, folder / "msra10k" / "MSRA10K_Imgs_GT.zip", crew)
+        coco = folder / "coco"
+        write_coco(world, coco / "train2017.zip", coco / "annotations_trainval2017.zip", crew)
+        write_voc(world, folder / "voc" / "VOCtrainval_11-May-2012.tar", crew)
+        write_mannequin(world, folder / "mannequin" / "mannequin.zip", crew)
+
+
+def _describe(path: Path) -> dict[str, str | int]:
+    """Name, length and sha256 of a file."""
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256}
+
+
+def main() -> None:
+    """Run the stage with the settings of `params.yaml`."""
+    from pipeline.settings import load_settings
+
+    settings = load_settings()
+    layout = Layout(Path.cwd(), settings.profile)
+    run(settings.profile_params.world, layout.published("davis").parent, settings.runtime.workers)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

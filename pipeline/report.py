@@ -1,0 +1,106 @@
+"""Draw what the scores mean: a table by kind of video, and pictures of sequences chosen by rule.
+
+The training curves and the bars by sequence are drawn by `dvc plots show` straight from the metrics of the stages that
+write them; this stage adds what needs the frames.
+
+Reads: data/${profile}/raw/davis, data/${profile}/depth/davis, data/${profile}/masks, metrics/per_object.csv
+Writes: metrics/report/by_kind.csv, metrics/report/pictures
+Params: profiles.${profile}.infer.split
+Run: python -m pipeline.report
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import output_folder, write_text
+from pipeline.core.images import decode_mask, encode_jpeg
+from pipeline.core.layout import Layout
+from pipeline.core.runtime import log, run_main
+from pipeline.datasets.davis import open_davis
+from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.video import Video, VideoSource
+from pipeline.reporting.pictures import Moment, choose_sequences, choose_times, draw_strip
+from pipeline.reporting.tables import SequenceScore, read_per_object, score_sequences, tabulate_kinds, to_csv
+from pipeline.settings import load_settings
+
+_TIMES, _UNSCORED = 5, 6
+
+
+def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, report: Path) -> None:
+    """Write the table and the pictures.
+
+    Args:
+        source: the sequences that were segmented.
+        depth: their depth maps.
+        masks: `<sequence>/<frame>.png`.
+        per_object: the scores of every object.
+        report: folder for `by_kind.csv` and `pictures/`.
+
+    Raises:
+        UserError: scores of a sequence that the source does not have, or a frame without mask or depth map.
+    """
+    objects = read_per_object(per_object)
+    rows = tabulate_kinds(objects)
+    titles = _choose(source, score_sequences(objects))
+    videos = {video.name: video for video in source.videos}
+    with output_folder(report / "pictures") as folder:
+        for role, (name, title) in titles.items():
+            if name not in videos:
+                raise UserError(f"{per_object} scores {name}, which {source.name} lacks; run the score stage again")
+            moments = _read_moments(source, videos[name], depth, masks)
+            (folder / f"{role}.jpg").write_bytes(encode_jpeg(draw_strip(title, moments), quality=88))
+    write_text(report / "by_kind.csv", to_csv(rows))
+    for row in rows:
+        log("  ".join(f"{key} {value}" for key, value in row.items()))
+    log(f"{len(titles)} pictures: {', '.join(name for name, _ in titles.values())}")
+
+
+def _choose(source: VideoSource, scores: list[SequenceScore]) -> dict[str, tuple[str, str]]:
+    """File stem -> sequence and title. A split without published annotations shows its first sequences."""
+    if not scores:
+        first = source.videos[:_UNSCORED]
+        return {f"sequence-{i}": (video.name, f"{video.name}: not scored") for i, video in enumerate(first, start=1)}
+    chosen = choose_sequences(scores)
+    told = {role: role if role == score.kind else f"{role} of {len(scores)}" for role, score in chosen.items()}
+    return {
+        role: (score.name, f"{score.name}: J&F {score.j_and_f:.3f} ({told[role]})") for role, score in chosen.items()
+    }
+
+
+def _read_moments(source: VideoSource, video: Video, depth: DepthMaps, masks: Path) -> list[Moment]:
+    chosen = [video.frames[i] for i in choose_times(len(video.frames), _TIMES)]
+    return [
+        Moment(
+            frame_id=frame_id,
+            frame=source.frame(video, frame_id),
+            result=_read_result(masks / video.name / f"{frame_id}.png"),
+            truth=source.mask(video, frame_id) if frame_id in video.annotated else None,
+            depth=depth.read(video.name, frame_id),
+            given=frame_id == video.frames[0],
+        )
+        for frame_id in chosen
+    ]
+
+
+def _read_result(path: Path) -> NDArray[np.uint8]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; expected a predicted mask for every frame; run the infer stage again")
+    return decode_mask(path.read_bytes(), str(path))
+
+
+def main() -> None:
+    """Report on what the active profile predicted."""
+    settings = load_settings()
+    layout = Layout(Path.cwd(), settings.profile)
+    source = open_davis(layout.raw("davis"), settings.profile_params.infer.split)
+    depth = DepthMaps(layout.depth("davis"))
+    run(source, depth, layout.masks, layout.metrics / "per_object.csv", layout.metrics / "report")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

@@ -1,0 +1,140 @@
+"""Parameters of the embedded sample (section `world` of a profile)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["single", "multi", "lookalike"]
+KINDS: tuple[Kind, ...] = ("single", "multi", "lookalike")
+
+
+@dataclass(frozen=True)
+class DifficultyConfig:
+    """How hard the world is.
+
+    Attributes:
+        speed: mean movement across the picture, in widths of the object per DAVIS frame.
+        depth_motion: amplitude of the movement in depth, as a change of log depth.
+        turn: mean turning speed, radians per DAVIS frame.
+        deformation: amplitude of the changing part of an outline, in radii.
+        object_saturation: saturation of the objects' colours, in [0, 1].
+        background_saturation: saturation of ground, backdrop and clutter, in [0, 1].
+        background_contrast: strength of the textures of ground, backdrop and clutter, in [0, 1].
+        clutter: mean number of still things without a label in a scene.
+        distractors: mean number of moving things without a label in a scene.
+        haze: attenuation per unit of depth; a colour keeps exp(-haze * depth) of itself.
+        defocus: blur at infinity in pixels of a picture 144 pixels high.
+        camera: amplitude of the camera's sideways path, in units of its height above the ground.
+        noise: standard deviation of the sensor's noise, in grey levels of 255.
+        lookalike_match: 0: look-alikes have one true size; 1: one size in the picture, so that size tells no depth.
+    """
+
+    speed: float
+    depth_motion: float
+    turn: float
+    deformation: float
+    object_saturation: float
+    background_saturation: float
+    background_contrast: float
+    clutter: float
+    distractors: float
+    haze: float
+    defocus: float
+    camera: float
+    noise: float
+    lookalike_match: float
+
+
+@dataclass(frozen=True)
+class KindCounts:
+    """Number of videos of each kind."""
+
+    single: int
+    multi: int
+    lookalike: int
+
+
+@dataclass(frozen=True)
+class DavisCounts:
+    """Videos of `frames` frames each in the embedded DAVIS."""
+
+    train: KindCounts
+    val: KindCounts
+    frames: int
+
+
+@dataclass(frozen=True)
+class YouTubeVosCounts:
+    """The embedded YouTube-VOS.
+
+    Attributes:
+        train: number of videos.
+        frames: stored (and annotated) frames of each, numbered 00000, 00005, ...
+        step: time between two stored frames, in DAVIS frames.
+        late_share: share of the videos in which an object enters later.
+    """
+
+    train: KindCounts
+    frames: int
+    step: float
+    late_share: float
+
+
+@dataclass(frozen=True)
+class StillCounts:
+    """Number of still images of each set."""
+
+    msra10k: int
+    coco: int
+    voc: int
+
+
+@dataclass(frozen=True)
+class MannequinCounts:
+    """Videos of `frames` frames each with depth; `step` is the time between two, in DAVIS frames."""
+
+    train: KindCounts
+    val: KindCounts
+    frames: int
+    step: float
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """The embedded sample.
+
+    Attributes:
+        render: whether anything is rendered; a profile on published data says false.
+        seed: every scene's seed derives from it.
+        frame_height: rows of a frame.
+        frame_width: columns of a frame.
+        jpeg_quality: quality of the frames.
+        min_pixels: least number of visible pixels of an object where it first appears.
+        difficulty: which of the two mappings below is used.
+        gentle: a world that a small network learns in minutes.
+        hard: a world with faster, duller objects before busier backgrounds.
+        davis: numbers of the embedded DAVIS.
+        youtubevos: numbers of the embedded YouTube-VOS.
+        stills: numbers of the embedded MSRA10K, COCO and VOC.
+        mannequin: numbers of the RGB + depth set.
+    """
+
+    render: bool
+    seed: int
+    frame_height: int
+    frame_width: int
+    jpeg_quality: int
+    min_pixels: int
+    difficulty: Literal["gentle", "hard"]
+    gentle: DifficultyConfig
+    hard: DifficultyConfig
+    davis: DavisCounts
+    youtubevos: YouTubeVosCounts
+    stills: StillCounts
+    mannequin: MannequinCounts
+
+    @property
+    def level(self) -> DifficultyConfig:
+        """The difficulty chosen by `difficulty`."""
+        return self.hard if self.difficulty == "hard" else self.gentle

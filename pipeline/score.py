@@ -1,0 +1,65 @@
+"""Score the predicted masks: J, F and J&F by DAVIS' rules, beside copying the first mask.
+
+Per object, kind of video and set. Test splits, whose annotations are not published, get figures of null.
+
+Reads: data/${profile}/raw/davis, data/${profile}/masks
+Writes: metrics/scores.json, metrics/per_object.csv
+Params: profiles.${profile}.infer.split
+Run: python -m pipeline.score
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from pipeline.core.files import write_json, write_text
+from pipeline.core.layout import Layout
+from pipeline.core.runtime import log, run_main
+from pipeline.datasets.davis import open_davis
+from pipeline.scoring.davis import score_davis
+from pipeline.scoring.evaluation import score_set
+from pipeline.scoring.results import Results
+from pipeline.scoring.sequence import scorable
+from pipeline.scoring.summary import per_object_csv, summarise
+from pipeline.scoring.workers import available_cores
+from pipeline.settings import load_settings
+
+
+def run(raw: Path, masks: Path, split: str, metrics: Path, jobs: int) -> None:
+    """Score a folder of masks against a split of DAVIS.
+
+    Args:
+        raw: folder of the DAVIS archive.
+        masks: `<sequence>/<frame>.png`.
+        split: the split the masks were made for.
+        metrics: folder for `scores.json` and `per_object.csv`.
+        jobs: processes; the figures do not depend on it.
+
+    Raises:
+        UserError: unfit annotations or masks.
+    """
+    source = open_davis(raw, split)
+    if not scorable(source):
+        log(f"{source.name} publishes only first masks: nothing to score; send the submission archive to its server")
+        write_json(metrics / "scores.json", {"J&F": None})
+        write_text(metrics / "per_object.csv", per_object_csv([]))
+        return
+    scores = score_set(source, Results(masks), partial(score_davis, copy_first=True), jobs)
+    figures = summarise(scores)
+    write_json(metrics / "scores.json", figures)
+    write_text(metrics / "per_object.csv", per_object_csv(scores))
+    kinds = ", ".join(f"{kind} {value:.3f}" for kind, value in figures["by_kind"].items())
+    log(f"J&F {figures['J&F']:.3f} ({kinds}); copying the first mask {figures['copy_first']['J&F']:.3f}")
+
+
+def main() -> None:
+    """Score what the active profile predicted."""
+    settings = load_settings()
+    layout = Layout(Path.cwd(), settings.profile)
+    split = settings.profile_params.infer.split
+    run(layout.raw("davis"), layout.masks, split, layout.metrics, available_cores())
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

@@ -1,0 +1,99 @@
+"""F: the F-measure of boundaries matched within a small disk, by exact arithmetic.
+
+Follows DAVIS' definition (Perazzi et al., CVPR 2016, after Martin et al.): a pixel is on the boundary where it differs
+from its right, lower or lower right neighbour; a boundary pixel is matched where the other mask has one within
+`ceil(0.008 * diagonal)` pixels (centre to centre, that distance included). The disk is laid around boundary pixels by
+shifting whole rows of bits, inside the rectangle that holds both masks.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.scoring.bits import Bits, count, cut_out, from_left, from_right, pack_object, pad_to_words
+
+TOLERANCE = 0.008  # of the image's diagonal
+
+
+def boundary_radius(height: int, width: int) -> int:
+    """Pixels within which boundaries match."""
+    return int(np.ceil(TOLERANCE * np.linalg.norm((height, width))))
+
+
+def boundary_f(annotation: NDArray[np.bool_], result: NDArray[np.bool_]) -> float:
+    """Boundary F-measure of two masks, bool H,W, in [0, 1].
+
+    Both without boundary: 1. Only one without: 0.
+    """
+    height, width = annotation.shape
+    pads = (pad_to_words(mask.astype(bool).astype(np.uint8)) for mask in (annotation, result))
+    first, second = (pack_object(padded, 1) for padded in pads)
+    return boundary_f_of_bits(first, second, width, boundary_radius(height, width))
+
+
+def boundary_f_of_bits(annotation: Bits, result: Bits, width: int, radius: int) -> float:
+    """The same of masks packed by `pack_object`.
+
+    Args:
+        annotation: uint64 H,words.
+        result: uint64 H,words.
+        width: columns of the image.
+        radius: pixels within which boundaries match.
+    """
+    parts = cut_out(result, annotation, width, padding=radius)
+    if parts is None:
+        return 1.0
+    boundaries = _boundaries(*parts)
+    n_result, n_annotation = count(boundaries[0]), count(boundaries[1])
+    if not n_result or not n_annotation:
+        return float(n_result == n_annotation)
+    reach = _dilate(boundaries, radius)
+    precision = count(boundaries[0] & reach[1]) / n_result
+    recall = count(boundaries[1] & reach[0]) / n_annotation
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _boundaries(masks: Bits, has_right: Bits) -> Bits:
+    """Boundary pixels of cut-out masks, uint64 2,h,w.
+
+    In the image's last row only the right-hand neighbour counts, in its last column only the lower one. A cut-out ends
+    either there or with an empty row.
+    """
+    right, edges = np.empty_like(masks), np.empty_like(masks)
+    from_right(masks, out=right, carry=edges)
+    np.bitwise_xor(masks, right, out=edges)
+    edges[:, :-1] |= masks[:, :-1] ^ right[:, 1:]
+    edges &= has_right
+    edges[:, :-1] |= masks[:, :-1] ^ masks[:, 1:]
+    return edges
+
+
+@lru_cache(maxsize=64)
+def _rows_by_reach(radius: int) -> tuple[tuple[int, ...], ...]:
+    """At index `x`: the rows of a disk, by distance from its middle row, that reach just `x` columns to either side."""
+    reach = [math.isqrt(radius * radius - y * y) for y in range(radius + 1)]
+    return tuple(tuple(y for y in range(radius + 1) if reach[y] == x) for x in range(radius + 1))
+
+
+def _dilate(bits: Bits, radius: int) -> Bits:
+    """All pixels within `radius` of a set one, for cut-outs (uint64 2,h,w) padded by as many columns."""
+    height = bits.shape[1]
+    wide, out = bits.copy(), np.zeros_like(bits)
+    side, other, carry = np.empty_like(bits), np.empty_like(bits), np.empty_like(bits)
+    for reach, rows in enumerate(_rows_by_reach(radius)):
+        if reach:  # every run of pixels grows by one to either side
+            from_left(wide, out=side, carry=carry)
+            from_right(wide, out=other, carry=carry)
+            wide |= side
+            wide |= other
+        for y in rows:
+            if y == 0:
+                out |= wide
+            elif y < height:
+                out[:, y:] |= wide[:, :-y]
+                out[:, :-y] |= wide[:, y:]
+    return out

@@ -1,0 +1,195 @@
+"""The mask doctor, and the archive a challenge server accepts.
+
+DAVIS' servers want `<sequence>/<frame>.png` at the top of the zip, YouTube-VOS' `Annotations/<video>/<frame>.png`;
+both want indexed PNGs at the frames' size, one for every frame, with the ids of the first masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pipeline.core.archives import ZipWriter
+from pipeline.core.errors import UserError
+from pipeline.core.images import VOID
+from pipeline.core.runtime import log, progress
+from pipeline.scoring.indexed_png import colour_type, decode_indexed
+from pipeline.scoring.results import Results
+from pipeline.scoring.sequence import AnnotatedVideo, Annotations
+
+Server = Literal["davis", "youtubevos"]
+
+_EVERY = 5  # YouTube-VOS is judged at every fifth frame, also where all frames are at hand
+_MODES = {0: "grey (L)", 2: "RGB", 4: "grey with alpha (LA)", 6: "RGBA"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a server expects of one sequence.
+
+    Attributes:
+        name: name of the sequence.
+        required: frames whose masks must be there.
+        optional: frames whose masks may be there.
+        height: rows of every mask.
+        width: columns of every mask.
+        ids: object ids a mask may hold, besides 0.
+    """
+
+    name: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    height: int
+    width: int
+    ids: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something a server would refuse: where, and what."""
+
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+def wanted_masks(source: Annotations, server: Server) -> list[Wanted]:
+    """What a server expects for a split, from its frames and first masks.
+
+    Args:
+        source: the split.
+        server: DAVIS: every frame. YouTube-VOS: every fifth from the first mask on; earlier ones are optional.
+    """
+    return [_want(source, video, server) for video in progress(source.videos, len(source.videos), "first masks")]
+
+
+def _want(source: Annotations, video: AnnotatedVideo, server: Server) -> Wanted:
+    ids: set[int] = set()
+    shape = (0, 0)
+    for frame_id in sorted(set(video.first_seen.values())):
+        mask = source.mask(video, frame_id)
+        ids |= set(np.unique(mask).tolist()) - {0, VOID}
+        shape = mask.shape
+    if server == "davis":
+        return Wanted(video.name, video.frames, (), *shape, frozenset(ids))
+    first = min(video.first_seen.values())
+    required = tuple(frame_id for frame_id in _judged(video.frames) if frame_id >= first)
+    optional = tuple(frame_id for frame_id in video.frames if frame_id < first)
+    return Wanted(video.name, required, optional, *shape, frozenset(ids))
+
+
+def _judged(frames: tuple[str, ...]) -> tuple[str, ...]:
+    """Of YouTube-VOS' frames those its server looks at: all as released, every fifth where all frames are at hand."""
+    if not all(frame_id.isdigit() for frame_id in frames):
+        return frames
+    numbers = [int(frame_id) for frame_id in frames]
+    released_whole = any(b - a == 1 for a, b in pairwise(numbers))
+    return tuple(f for f, number in zip(frames, numbers, strict=True) if not released_whole or number % _EVERY == 0)
+
+
+def check(wanted: Iterable[Wanted], results: Results) -> list[Fault]:
+    """Hold results against what a server expects.
+
+    Returns:
+        Every fault: missing sequences and frames, stray files and folders, unreadable files, other modes than P, wrong
+        sizes, unknown ids. Empty: fit to be sent.
+    """
+    sequences = list(wanted)
+    present = set(results.names())
+    faults = _strays(sequences, results, present)
+    for sequence in progress(sequences, len(sequences), "checking masks"):
+        found = {name for name in present if name.startswith(f"{sequence.name}/")}
+        if not found:
+            what = f"missing; expected a folder of {len(sequence.required)} masks"
+            faults.append(Fault(f"{results.path}/{sequence.name}", what))
+            continue
+        for frame_id in (*sequence.optional, *sequence.required):
+            fault = None
+            if f"{sequence.name}/{frame_id}.png" in found:
+                fault = _check_mask(sequence, results, frame_id)
+            elif frame_id in sequence.required:
+                fault = "missing; expected a mask for this frame"
+            if fault:
+                faults.append(Fault(results.label(sequence.name, frame_id), fault))
+    return faults
+
+
+def _strays(sequences: list[Wanted], results: Results, present: set[str]) -> list[Fault]:
+    """Files and folders no server expects."""
+    expected = {f"{s.name}/{frame_id}.png" for s in sequences for frame_id in (*s.required, *s.optional)}
+    folders = results.extra_folders(s.name for s in sequences)
+    faults = [
+        Fault(f"{results.path}/{folder}", "surplus; no sequence of the split has this name") for folder in folders
+    ]
+    known = {f"{folder}/" for folder in folders}
+    for name in sorted(present - expected):
+        top, slash, _ = name.partition("/")
+        if top + slash not in known:
+            faults.append(Fault(f"{results.path}/{name}", "surplus; expected only <sequence>/<frame>.png"))
+    return faults
+
+
+def _check_mask(sequence: Wanted, results: Results, frame_id: str) -> str | None:
+    """The first thing wrong with one mask."""
+    try:
+        data = results.data(sequence.name, frame_id)
+        colour = colour_type(data)
+        if colour in _MODES:
+            return f"mode {_MODES[colour]}; expected an indexed PNG (P)"
+        ids = decode_indexed(data, "the file")
+    except UserError as error:
+        return str(error)
+    if colour is None:
+        return "no PNG file; expected an indexed PNG (P)"
+    if ids.shape != (sequence.height, sequence.width):
+        return f"{ids.shape[1]}x{ids.shape[0]}; expected {sequence.width}x{sequence.height} as the first mask"
+    unknown = sorted(set(np.flatnonzero(np.bincount(ids.reshape(-1))).tolist()) - sequence.ids - {0})
+    if unknown:
+        listed = ", ".join(map(str, unknown))
+        return f"holds the ids {listed}; expected those of the first masks, {', '.join(map(str, sorted(sequence.ids)))}"
+    return None
+
+
+def write_submission(source: Annotations, results: Results, out: Path, server: Server) -> None:
+    """Check results and pack them for a server.
+
+    Args:
+        source: the split they were made for.
+        results: the masks.
+        out: the zip to write.
+        server: whose layout.
+
+    Raises:
+        UserError: a fault; all of them are printed before, and nothing is written.
+    """
+    wanted = wanted_masks(source, server)
+    refuse_faults(check(wanted, results), results)
+    top = "Annotations/" if server == "youtubevos" else ""
+    with ZipWriter(out) as archive:
+        for sequence in progress(wanted, len(wanted), f"writing {out.name}"):
+            for frame_id in sequence.required:
+                name = f"{top}{sequence.name}/{frame_id}.png"
+                archive.write(name, results.data(sequence.name, frame_id))
+    masks = sum(len(sequence.required) for sequence in wanted)
+    log(f"{out}: {masks} masks of {len(wanted)} sequences")
+
+
+def refuse_faults(faults: list[Fault], results: Results) -> None:
+    """Print every fault.
+
+    Raises:
+        UserError: there are any.
+    """
+    for fault in faults:
+        log(str(fault))
+    if faults:
+        raise UserError(
+            f"{results.path} has {len(faults)} faults, named above; expected none; correct them and run again"
+        )

@@ -1,0 +1,66 @@
+"""Sequences scored side by side, one process each; a process holds one sequence, and of it one frame."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+
+from pipeline.core.errors import UserError
+from pipeline.core.runtime import progress
+from pipeline.scoring.sequence import ObjectScore, SequencePair
+
+Rule = Callable[[SequencePair], list[ObjectScore]]
+
+_pairs: Sequence[SequencePair] = ()  # in a worker: what it inherited, since open archives cannot be sent
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def score_sequences(pairs: Sequence[SequencePair], rule: Rule, jobs: int) -> list[ObjectScore]:
+    """Score a set.
+
+    Args:
+        pairs: the sequences.
+        rule: what to do with one: `score_davis` or `score_youtubevos`, its options bound.
+        jobs: processes; 1 works in this one.
+
+    Returns:
+        The objects' figures, in the order of `pairs`.
+
+    Raises:
+        UserError: an unfit annotation or result; no sequence is left out of the figures.
+    """
+    jobs = min(jobs, len(pairs))
+    if jobs <= 1 or "fork" not in multiprocessing.get_all_start_methods():
+        done = [rule(pair) for pair in progress(pairs, len(pairs), "scoring")]
+        return [score for scores in done for score in scores]
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _adopt, (pairs,))
+    try:
+        # the longest first, so that no process is left with a long one at the end
+        order = sorted(range(len(pairs)), key=lambda at: -len(pairs[at].frames))
+        futures: dict[Future[list[ObjectScore]], int] = {pool.submit(partial(_score, rule), at): at for at in order}
+        found = {futures[done]: done.result() for done in progress(as_completed(futures), len(pairs), "scoring")}
+    except BrokenProcessPool:
+        raise UserError("a scoring process was killed (no memory left?); run again with fewer --jobs") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [score for at in range(len(pairs)) for score in found[at]]
+
+
+def _adopt(pairs: Sequence[SequencePair]) -> None:
+    """Keep what this process inherited; Ctrl-C is the parent's to handle."""
+    global _pairs
+    _pairs = pairs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _score(rule: Rule, at: int) -> list[ObjectScore]:
+    return rule(_pairs[at])

@@ -1,0 +1,138 @@
+"""What is published: names, URLs, lengths, checksums and layouts of the archives of each data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import filter as match_names
+from pathlib import PurePosixPath
+
+from pipeline.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Published:
+    """One archive as its publisher distributes it.
+
+    Attributes:
+        name: file name of the archive.
+        root: folder inside the archive under which everything needed lies.
+        members: shell patterns, each of which must match a member (`*` crosses `/`).
+        part: key below `profiles.<p>.data.<dataset>` where a data set has several archives, else empty.
+        url: where it is published; None where it cannot be fetched without a person.
+        n_bytes: length in bytes where known.
+        checksum: `sha256:<hex>` or `md5:<hex>` where published.
+        obtain: for an archive without `url`, why, and how a person gets it.
+    """
+
+    name: str
+    root: str
+    members: tuple[str, ...]
+    part: str = ""
+    url: str | None = None
+    n_bytes: int | None = None
+    checksum: str | None = None
+    obtain: str = ""
+
+    def checksum_of(self, name: str, n_bytes: int) -> str | None:
+        """The published checksum if a file of that name and length is the published one, else None."""
+        return self.checksum if (name, n_bytes) == (self.name, self.n_bytes) else None
+
+    def stored_name(self, suffix: str) -> str:
+        """The published name with the suffix of what a file really is (`.zip` or `.tar`)."""
+        return str(PurePosixPath(self.name).with_suffix(suffix))
+
+    def missing(self, names: Sequence[str]) -> str | None:
+        """The first expected member that `names` lacks, or None."""
+        return next((pattern for pattern in self.members if not match_names(names, pattern)), None)
+
+
+CATALOG: dict[str, tuple[Published, ...]] = {
+    "davis": (
+        Published(
+            name="DAVIS-2017-trainval-480p.zip",
+            root="DAVIS",
+            members=(
+                "DAVIS/ImageSets/2017/*.txt",
+                "DAVIS/JPEGImages/480p/*/*.jpg",
+                "DAVIS/Annotations/480p/*/*.png",
+            ),
+            url="https://data.vision.ee.ethz.ch/csergi/share/davis/DAVIS-2017-trainval-480p.zip",
+            n_bytes=832_766_765,
+            checksum="sha256:e3d0b5b77c3d031b000a19e0e25e3e2cac65d183755601bc2cf066df1a2aa492",
+        ),
+    ),
+    "youtubevos": (
+        Published(
+            name="train.tar",
+            root="train",
+            members=("train/meta.json", "train/JPEGImages/*/*.jpg", "train/Annotations/*/*.png"),
+            n_bytes=9_258_444_800,
+            checksum="sha256:5a81246005cfc2245bcd1f7e8fff41868963dfc3873e92bb810ea5f35a7cf8c0",
+            obtain="YouTube-VOS is given out after registration only: register at https://youtube-vos.org (CodaLab), "
+            "fetch the 2019 training set (train.zip or train.tar) and set the key to its path",
+        ),
+    ),
+    "msra10k": (
+        Published(
+            name="MSRA10K_Imgs_GT.zip",
+            root="MSRA10K_Imgs_GT/Imgs",
+            members=("MSRA10K_Imgs_GT/Imgs/*.jpg", "MSRA10K_Imgs_GT/Imgs/*.png"),
+            url="http://mftp.mmcheng.net/Data/MSRA10K_Imgs_GT.zip",
+        ),
+    ),
+    "coco": (
+        Published(
+            name="train2017.zip",
+            root="train2017",
+            members=("train2017/*.jpg",),
+            part="images",
+            url="http://images.cocodataset.org/zips/train2017.zip",
+            n_bytes=19_336_861_798,
+            checksum="sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+        ),
+        Published(
+            name="annotations_trainval2017.zip",
+            root="annotations",
+            members=("annotations/instances_train2017.json",),
+            part="annotations",
+            url="http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+            n_bytes=252_907_541,
+            checksum="sha256:113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+        ),
+    ),
+    "voc": (
+        Published(
+            name="VOCtrainval_11-May-2012.tar",
+            root="VOCdevkit/VOC2012",
+            members=(
+                "VOCdevkit/VOC2012/ImageSets/Segmentation/*.txt",
+                "VOCdevkit/VOC2012/JPEGImages/*.jpg",
+                "VOCdevkit/VOC2012/SegmentationObject/*.png",
+            ),
+            url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            n_bytes=1_999_639_040,
+            checksum="md5:6cd6e144f989b92b3379bac3b3de84fd",
+        ),
+    ),
+    "mannequin": (
+        Published(
+            name="mannequin.zip",
+            root="MannequinChallenge",
+            members=("MannequinChallenge/*/rgb/*.jpg", "MannequinChallenge/*/depth/*.png"),
+            obtain="the training depth of MannequinChallenge was never released: set the key to none (the published "
+            "weights are used instead) or to your own RGB and depth in the layout of docs/formats.md",
+        ),
+    ),
+}
+
+
+def archives_of(dataset: str) -> tuple[Published, ...]:
+    """The archives that make up a data set.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    if dataset not in CATALOG:
+        raise UserError(f"no data set {dataset!r}; expected one of {', '.join(CATALOG)}; correct the command")
+    return CATALOG[dataset]

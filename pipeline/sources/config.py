@@ -1,0 +1,34 @@
+"""Where each data set is taken from: `profiles.<p>.data`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CocoSource:
+    """COCO comes as two archives.
+
+    Attributes:
+        images: source of `train2017.zip`.
+        annotations: source of `annotations_trainval2017.zip`.
+    """
+
+    images: str
+    annotations: str
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One source for each data set.
+
+    A source is `embedded` (the rendered sample), `published` (the publisher's own URL), `none`, a path of an archive
+    or of an extracted folder, or a URL (http, https, file).
+    """
+
+    davis: str
+    youtubevos: str
+    msra10k: str
+    coco: CocoSource
+    voc: str
+    mannequin: str

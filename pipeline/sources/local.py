@@ -1,0 +1,150 @@
+"""Files that are already here: found, checked against the layout expected of them, copied or packed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import urllib.parse
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from pipeline.core.archives import ZipWriter, open_archive
+from pipeline.core.errors import UserError
+from pipeline.core.runtime import progress
+from pipeline.sources.catalog import Published
+from pipeline.sources.checksums import BLOCK, Digest, blocks
+from pipeline.sources.fetch import require_space
+
+FULL_READ_BYTES = 256 << 20  # archives up to this length are read whole, larger ones at both ends
+
+
+def is_remote(value: str) -> bool:
+    """Whether a source is an http(s) address.
+
+    Raises:
+        UserError: it is an address of another kind (file: is a path).
+    """
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", value)
+    if scheme is None or scheme[1].lower() == "file":
+        return False
+    if scheme[1].lower() in ("http", "https"):
+        return True
+    raise UserError(f"{value} is an address of kind {scheme[1]}; expected http, https or file, or a path; correct it")
+
+
+def resolve(value: str, key: str, base: Path, hint: str) -> Path:
+    """Find a path or file: URL on this machine.
+
+    Args:
+        value: an absolute path, or a relative one, looked up from `base` and then from `$DVC_ROOT` (an experiment
+            in a temporary folder has another working directory than the checkout it came from).
+        key: the parameter, for the message.
+        base: folder to look from.
+        hint: what to do instead, for the message.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    if value.lower().startswith("file:"):
+        address = urllib.parse.urlparse(value)
+        if address.netloc not in ("", "localhost"):
+            raise UserError(f"{key}: {value} names the host {address.netloc!r}; expected file:///path; correct it")
+        value = urllib.request.url2pathname(address.path)
+    tried = [folder / Path(value).expanduser() for folder in (base, Path(os.environ.get("DVC_ROOT", base)))]
+    for path in tried:
+        if value and path.exists():
+            return path
+    places = " or ".join(dict.fromkeys(os.path.abspath(path) for path in tried))  # noqa: PTH100 - keeps links readable
+    raise UserError(f"{key}: {value!r} not found (looked for {places}); {hint}")
+
+
+def check_archive(path: Path, published: Published) -> str:
+    """Open an archive, hold its members against the expected layout and read some of it.
+
+    A small archive is read whole, of a large one the first and the last member: its list of members and its length
+    have then been seen, which is what a broken transfer damages.
+
+    Returns:
+        The suffix that says what it really is: `.zip` or `.tar`.
+
+    Raises:
+        UserError: not an archive, damaged, or of another layout.
+    """
+    archive = open_archive(path)
+    try:
+        names = archive.names()
+        missing = published.missing(names)
+        if missing is not None:
+            found = f"{len(names)} files such as {names[0]}" if names else "no files"
+            raise UserError(f"{path} holds {found} but no {missing}; expected a {published.name}; correct the source")
+        whole = path.stat().st_size <= FULL_READ_BYTES
+        for name in names if whole else (names[0], names[-1]):
+            archive.read(name)
+    finally:
+        archive.close()
+    return ".zip" if zipfile.is_zipfile(path) else ".tar"
+
+
+def copy_checked(source: Path, target: Path, checksum: str | None, origin: str) -> str:
+    """Copy a file, hashing it on the way.
+
+    A copy and no hard link: DVC makes what it caches read-only and that must not reach the user's own file.
+
+    Args:
+        source: an existing file.
+        target: where the copy is written.
+        checksum: expected checksum, if any.
+        origin: where that comes from, for the message.
+
+    Returns:
+        Hexadecimal sha256 of the file.
+
+    Raises:
+        UserError: another checksum than expected, or too little space.
+    """
+    n_bytes = source.stat().st_size
+    require_space(target.parent, n_bytes, f"a copy of {source}")
+    hashed = Digest(checksum)
+    with open(target, "wb") as file:
+        for block in progress(blocks(source), -(-n_bytes // BLOCK), f"copy of {source.name} (MiB)"):
+            hashed.update(block)
+            file.write(block)
+    hashed.check(str(source), origin)
+    return hashed.sha256
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file of our own a second name; across file systems copy it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def pack_folder(folder: Path, target: Path, published: Published) -> None:
+    """Pack an extracted data set into an uncompressed zip in the published layout; equal files give equal bytes.
+
+    Args:
+        folder: the extracted archive, or a folder inside it (`DAVIS`, or the folder that holds it).
+        target: the zip to write.
+        published: the archive it stands for; only what lies under its `root` is packed.
+
+    Raises:
+        UserError: the folder is not of that layout, or too little space.
+    """
+    inner = published.root.split("/")
+    roots = [folder.joinpath(*inner[depth:]) for depth in range(len(inner) + 1)]
+    absent = ""
+    for root in (r for r in roots if r.is_dir()):
+        files = {f"{published.root}/{p.relative_to(root).as_posix()}": p for p in root.rglob("*") if p.is_file()}
+        missing = published.missing(list(files))
+        if missing is None:
+            require_space(target.parent, sum(p.stat().st_size for p in files.values()), f"a zip of {folder}")
+            with ZipWriter(target) as archive:
+                for name in progress(sorted(files), len(files), f"packing {folder.name}"):
+                    archive.write(name, files[name].read_bytes())
+            return
+        absent = absent or missing
+    raise UserError(f"{folder} holds no {absent}; expected the extracted {published.name}; correct the path")

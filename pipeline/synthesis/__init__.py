@@ -1,0 +1,1 @@
+"""Short videos simulated from segmented still images."""

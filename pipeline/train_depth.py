@@ -1,0 +1,158 @@
+"""Train the depth network on RGB and depth, or bring in its published weights, and judge it.
+
+Training goes on where it stopped after a kill, with the result of an uninterrupted run. With a checkpoint nothing is
+trained; frames with known depth, where there are any, then serve to judge it.
+
+Reads: data/${profile}/raw/mannequin
+Writes: models/${profile}/depth.pt, metrics/depth.json
+Params: profiles.${profile}.hourglass, profiles.${profile}.train_depth
+Run: python -m pipeline.train_depth
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import write_json
+from pipeline.core.layout import Layout
+from pipeline.core.runtime import digest, log, pick_device, run_main, scratch_lock, seed_everything
+from pipeline.datasets.locate import list_archives
+from pipeline.datasets.rgbd import RgbdSource, open_rgbd
+from pipeline.hourglass.batches import DepthSample, augment, epoch_batches
+from pipeline.hourglass.checkpoint import read_any, save_hourglass
+from pipeline.hourglass.config import HourglassConfig, TrainDepthConfig
+from pipeline.hourglass.estimator import DepthEstimator
+from pipeline.hourglass.fitting import DepthFitter
+from pipeline.hourglass.judge import judge
+from pipeline.hourglass.network import Hourglass
+from pipeline.settings import load_settings
+from pipeline.sources.checksums import Ledger
+from pipeline.sources.fetch import fetch
+from pipeline.sources.local import is_remote, resolve
+
+
+def run(
+    network: HourglassConfig,
+    config: TrainDepthConfig,
+    raw: Path,
+    model_path: Path,
+    metrics_path: Path,
+    scratch: Path,
+    device: torch.device,
+    workers: int,
+) -> None:
+    """Obtain a depth network and judge it.
+
+    Args:
+        network: Its architecture (with a checkpoint: that of the checkpoint).
+        config: How it is trained, or where it comes from.
+        raw: Folder of the frames with depth; it may hold none where there is a checkpoint.
+        model_path: The checkpoint to write.
+        metrics_path: The JSON of figures to write; what it holds is told at `pipeline.hourglass.judge.judge`.
+        scratch: Folder for the state of a training under way and for downloads.
+        device: Where to compute.
+        workers: Threads that read frames.
+
+    Raises:
+        UserError: Neither frames nor checkpoint, unusable frames, or a loss that is no longer finite.
+    """
+    given = config.checkpoint != "none"
+    present = bool(list_archives(raw))
+    if not given and not present:
+        raise UserError(
+            f"{raw} holds no frames with depth and train_depth.checkpoint is none; expected one of them; set "
+            "data.mannequin or train_depth.checkpoint"
+        )
+    model = _obtain(config.checkpoint, scratch) if given else _train(network, config, raw, scratch, device, workers)
+    figures = {"weights": "checkpoint" if given else "trained", "frames": 0}
+    if present:
+        source = open_rgbd(raw, "val")
+        estimator = DepthEstimator(model, device, config.precision)
+        figures |= judge(estimator, source.frames(), source.read, config.validation, config.seed)
+    save_hourglass(model_path, model)
+    write_json(metrics_path, figures)
+    log(", ".join(f"{name} {value}" for name, value in figures.items()))
+    if not given:
+        shutil.rmtree(_state_folder(network, config, raw, scratch), ignore_errors=True)
+
+
+def _obtain(checkpoint: str, scratch: Path) -> Hourglass:
+    """The network of a checkpoint named by path or URL."""
+    hint = "expected none, or the path or URL of a checkpoint; correct the parameter"
+    if is_remote(checkpoint):
+        ledger = Ledger(scratch.parent / "checksums.json")
+        fetched = fetch(checkpoint, scratch, ledger)
+        model = read_any(fetched.path)
+        if not fetched.known:
+            ledger.record(checkpoint, f"sha256:{fetched.sha256}")
+        return model
+    return read_any(resolve(checkpoint, "train_depth.checkpoint", Path.cwd(), hint))
+
+
+def _train(
+    network: HourglassConfig, config: TrainDepthConfig, raw: Path, scratch: Path, device: torch.device, workers: int
+) -> Hourglass:
+    source = open_rgbd(raw, "train")
+    frames = source.frames()
+    if len(frames) < config.batch:
+        raise UserError(
+            f"{raw} has {len(frames)} training frames; expected at least {config.batch}; lower train_depth.batch"
+        )
+
+    def load(i: int, rng: np.random.Generator) -> DepthSample:
+        return _sample(source, frames[i], network, config, rng)
+
+    folder = _state_folder(network, config, raw, scratch)
+    with scratch_lock(folder):
+        seed_everything(config.seed)
+        model = Hourglass(network).to(device).to(memory_format=torch.channels_last)
+        log(f"depth network: {sum(p.numel() for p in model.parameters())} weights, {len(frames)} frames")
+        DepthFitter(model, config, steps_per_epoch=len(frames) // config.batch).run(
+            lambda epoch: epoch_batches(load, len(frames), config.batch, config.seed, epoch, workers),
+            folder / "state.pt",
+        )
+    return model
+
+
+def _sample(
+    source: RgbdSource,
+    frame: tuple[str, str],
+    network: HourglassConfig,
+    config: TrainDepthConfig,
+    rng: np.random.Generator,
+) -> DepthSample:
+    read = source.read(*frame)
+    return augment(read.rgb, read.depth, network, config.augment, rng)
+
+
+def _state_folder(network: HourglassConfig, config: TrainDepthConfig, raw: Path, scratch: Path) -> Path:
+    """A folder of its own for every set of parameters and inputs, so that no run takes up another's state."""
+    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in list_archives(raw)]
+    return scratch / digest([asdict(network), asdict(config), files])
+
+
+def main() -> None:
+    """Train or bring in the depth network as params.yaml says."""
+    settings = load_settings()
+    layout = Layout(Path.cwd(), settings.profile)
+    params = settings.profile_params
+    run(
+        params.hourglass,
+        params.train_depth,
+        layout.raw("mannequin"),
+        layout.model("depth"),
+        layout.metrics / "depth.json",
+        layout.scratch("train_depth"),
+        pick_device(settings.runtime.device),
+        settings.runtime.workers,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

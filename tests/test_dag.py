@@ -1,0 +1,169 @@
+"""What re-runs when: DVC itself is asked, on the project's own dvc.yaml with commands that only hash what they read."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+STILLS = ("msra10k", "coco", "voc")
+DATASETS = ("davis", "youtubevos", *STILLS, "mannequin")
+DEPTHS = {f"depth@{name}" for name in ("davis", "youtubevos", *STILLS)}
+SCORED = {"infer", "score", "report"}
+TRAINED = {"pretrain", "train", *SCORED}
+ALL = {
+    "render", "train_depth", *(f"download@{d}" for d in DATASETS), *(f"synthesize@{s}" for s in STILLS),
+    *DEPTHS, *TRAINED,
+}  # fmt: skip
+
+HASHER = """
+import hashlib, pathlib, sys, yaml
+outs, deps, params = (part.split() for part in " ".join(sys.argv[1:]).split(" -- "))
+state = hashlib.sha256()
+for dep in deps:
+    for path in sorted(p for p in [pathlib.Path(dep), *pathlib.Path(dep).rglob("*")] if p.is_file()):
+        state.update(path.read_bytes())
+for key in params:
+    value = yaml.safe_load(open("params.yaml"))
+    for part in key.split("."):
+        value = value[part]
+    state.update(repr(value).encode())
+for out in outs:
+    path = pathlib.Path(out)
+    if path.suffix == "":
+        subs = SUBFOLDERS if path.name == "published" else [""]
+        for sub in subs:
+            (path / sub).mkdir(parents=True, exist_ok=True)
+            (path / sub / "file").write_text(state.hexdigest() + sub)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"a\\n{state.hexdigest()}" if path.suffix == ".csv" else '{"a": "%s"}' % state.hexdigest())
+""".replace("SUBFOLDERS", repr(list(DATASETS)))
+
+
+def names(entries: list[Any]) -> list[str]:
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def hashing(stage: dict[str, Any]) -> dict[str, Any]:
+    """The stage with a command that hashes its dependencies and parameters into its outputs."""
+    outs = [name for key in ("outs", "metrics", "plots") for name in names(stage.get(key, []))]
+    command = [outs, names(stage["deps"]), names(stage.get("params", []))]
+    return {**stage, "cmd": f"{sys.executable} hasher.py " + " -- ".join(" ".join(part) for part in command)}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the pipeline's definition with hashing commands, reproduced once."""
+    root = tmp_path_factory.mktemp("project")
+    definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    for name, stage in definition["stages"].items():
+        if "do" in stage:
+            stage["do"] = hashing(stage["do"])
+        else:
+            definition["stages"][name] = hashing(stage)
+    (root / "dvc.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
+    (root / "hasher.py").write_text(HASHER)
+    shutil.copy(ROOT / "params.yaml", root)
+    shutil.copytree(ROOT / "pipeline", root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    run(root, "git", "init", "-q")
+    run(root, *DVC, "init", "-q")
+    assert reproduced(root) == ALL
+    return root
+
+
+DVC = (sys.executable, "-m", "dvc")
+
+
+def run(root: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def reproduced(root: Path) -> set[str]:
+    """Stages that `dvc repro` runs."""
+    return set(re.findall(r"Running stage '([^']+)'", run(root, *DVC, "repro")))
+
+
+def override(root: Path, **values: Any) -> None:
+    """Set dotted keys (with __ for the dots) of params.yaml, from the committed values on."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for dotted, value in values.items():
+        *parents, last = dotted.split("__")
+        place = params
+        for key in parents:
+            place = place[key]
+        assert last in place and place[last] != value, f"{dotted} changes nothing"
+        place[last] = value
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+CASES: list[tuple[dict[str, Any], set[str]]] = [
+    ({"model__resnest": False}, TRAINED),
+    ({"model__depth": False}, TRAINED),
+    ({"model__aspp": False}, TRAINED),
+    ({"loss__lovasz": False}, TRAINED),
+    ({"infer__tta": False}, SCORED),
+    ({"profiles__sample__infer__memory_every": 7}, SCORED),
+    ({"profiles__sample__train__lr": 1.0}, TRAINED - {"pretrain"}),
+    (
+        {"profiles__sample__synthesis__rotation": 1.0},
+        {f"{stage}@{s}" for stage in ("synthesize", "depth") for s in STILLS} | TRAINED,
+    ),
+    ({"profiles__sample__depth__percentile_low": 1.0}, DEPTHS | TRAINED),
+    ({"profiles__sample__train_depth__epochs": 1}, {"train_depth"} | DEPTHS | TRAINED),
+    ({"profiles__sample__data__davis": "x"}, {"download@davis", "depth@davis", "train", *SCORED}),
+    ({"runtime__processes": 2}, set()),
+    ({"runtime__workers": 5}, set()),
+    ({"profiles__paper__train__lr": 1.0, "profiles__paper__infer__memory_every": 7}, set()),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values,expected", CASES, ids=[next(iter(values)) for values, _ in CASES])
+def test_an_override_runs_what_depends_on_it(project: Path, values: dict[str, Any], expected: set[str]) -> None:
+    override(project, **values)
+    assert reproduced(project) == expected
+    assert reproduced(project) == set()  # a second time nothing
+    shutil.copy(ROOT / "params.yaml", project)
+    assert reproduced(project) == set()  # back again: the run cache has it
+
+
+@pytest.mark.slow
+def test_a_mistyped_switch_is_refused(project: Path) -> None:
+    done = subprocess.run(
+        [*DVC, "exp", "run", "--dry", "-S", "model.asp=false"], cwd=project, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "asp" in done.stdout + done.stderr
+
+
+def test_every_parameter_reaches_a_stage_or_is_runtime() -> None:
+    """A section that no stage lists could change a result without re-running anything."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    listed = {
+        key.replace("${profile}", "sample").removesuffix(".${item}")
+        for stage in definition["stages"].values()
+        for key in names(stage.get("do", stage).get("params", []))
+    }
+    free = {"profile", "runtime", "profiles"}
+    sections = set(params) - free | {f"profiles.sample.{name}" for name in params["profiles"]["sample"]}
+    assert sections <= listed, sections - listed
+    assert set(params["profiles"]["sample"]) == set(params["profiles"]["paper"])
+
+
+def test_names_that_dvc_drops_from_its_hashes_are_not_used() -> None:
+    """A key named size or nfiles inside a mapping is left out of the run cache's key (treeverse/dvc#10296)."""
+
+    def keys(value: Any) -> set[str]:
+        return set(value) | {k for v in value.values() for k in keys(v)} if isinstance(value, dict) else set()
+
+    assert not keys(yaml.safe_load((ROOT / "params.yaml").read_text())) & {"size", "nfiles"}

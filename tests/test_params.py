@@ -1,0 +1,125 @@
+"""Strict parameters: every refusal names the key's path and what is accepted."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from pipeline.core.errors import UserError
+from pipeline.core.params import build
+from pipeline.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    on: bool
+    kind: Literal["a", "b"]
+    sides: tuple[int, ...]
+    limit: float | None
+    inner: Inner
+
+
+GOOD = {"name": "x", "on": True, "kind": "a", "sides": [1, 2], "limit": None, "inner": {"rate": 1.5, "steps": 3}}
+
+
+def test_builds_nested() -> None:
+    assert build(Outer, GOOD, "root") == Outer("x", True, "a", (1, 2), None, Inner(1.5, 3))
+
+
+@pytest.mark.parametrize("value,wanted", [("1e-05", 1e-5), ("1e-5", 1e-5), (2, 2.0), (0.5, 0.5)])
+def test_numbers_as_yaml_gives_them(value: Any, wanted: float) -> None:
+    got = build(Inner, {"rate": value, "steps": 1}, "").rate
+    assert got == wanted and type(got) is float
+
+
+@pytest.mark.parametrize(
+    "path,value,message",
+    [
+        ("on", 1, "root.on is 1 (int); expected true or false"),
+        ("on", "true", "root.on is 'true' (str); expected true or false"),
+        ("kind", "c", "root.kind is 'c' (str); expected one of a, b"),
+        ("sides", 3, "root.sides is 3 (int); expected a list of a whole number"),
+        ("sides", [1, 2.5], "root.sides[1] is 2.5 (float); expected a whole number"),
+        ("limit", "much", "root.limit is 'much' (str); expected a number"),
+        ("inner", 4, "root.inner is 4 (int); expected a mapping with the keys rate, steps"),
+        ("inner.rate", True, "root.inner.rate is True (bool); expected a number"),
+        ("inner.rate", "fast", "root.inner.rate is 'fast' (str); expected a number"),
+        ("inner.rate", float("nan"), "expected a number"),
+        ("inner.steps", 1.0, "root.inner.steps is 1.0 (float); expected a whole number"),
+        ("inner.steps", True, "root.inner.steps is True (bool); expected a whole number"),
+        ("inner.step", 1, "unknown key root.inner.step; expected one of rate, steps"),
+        ("name", None, "root.name is None (nothing); expected a string"),
+    ],
+)
+def test_refusals(path: str, value: Any, message: str) -> None:
+    mapping = deepcopy(GOOD)
+    place: Any = mapping
+    *parents, last = path.split(".")
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    with pytest.raises(UserError) as caught:
+        build(Outer, mapping, "root")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_key() -> None:
+    with pytest.raises(UserError, match=r"missing key root\.inner\.steps; expected a whole number"):
+        build(Outer, {**GOOD, "inner": {"rate": 1.0}}, "root")
+
+
+def test_the_projects_own_file_is_accepted_whole() -> None:
+    settings = load_settings(ROOT / "params.yaml")
+    assert settings.profiles.paper.train.lr == 1e-5 and settings.profiles.paper.train.epochs == 150
+
+
+@pytest.mark.parametrize("dotted", ["profiles.paper.train.lr", "model.aspp", "profiles.sample.network.norm", "seed"])
+def test_the_inactive_profile_is_checked_too(dotted: str, tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    *parents, last = dotted.split(".")
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = "wrong"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=dotted.replace(".", r"\.")):
+        load_settings(tmp_path / "params.yaml")
+
+
+def test_no_file_and_no_yaml(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_settings(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1\nb: }")
+    with pytest.raises(UserError, match="is no YAML"):
+        load_settings(tmp_path / "params.yaml")
+
+
+def test_paper_profile_holds_the_papers_values() -> None:
+    """Section 3.1 and Table 2's full row, and nothing that departs from the paper."""
+    settings = load_settings(ROOT / "params.yaml")
+    paper = settings.profiles.paper
+    for stage in (paper.pretrain, paper.train):
+        assert (stage.optimizer, stage.lr, stage.beta1, stage.beta2) == ("adam", 1e-5, 0.9, 0.999)
+        assert (stage.epochs, stage.decay_epoch, stage.decay_factor, stage.batch) == (150, 100, 0.5, 12)
+        assert (stage.clips.n_frames, stage.clips.augment.crop, stage.carried_weight) == (3, 384, 0.0)
+    assert (paper.train.skip_start, paper.train.skip_end) == (0, 25)
+    network = paper.network
+    assert (network.resnest_backbone, network.resnet_backbone, network.stride) == ("resnest50d", "resnet50", 16)
+    assert (network.key_channels, network.value_channels, network.norm) == (128, 512, "frozen")
+    assert not (network.value_mask or network.shared_start or network.key_std)
+    assert settings.model.resnest and settings.model.depth and settings.model.aspp
+    assert settings.loss.lovasz and settings.infer.tta
