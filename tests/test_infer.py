@@ -148,12 +148,14 @@ def test_a_failed_sequence_fails_the_stage_after_the_others(tmp_path: Path) -> N
     assert {p.name for p in (tmp_path / ".scratch").glob("*/*") if p.is_dir()} == {"one", "three"}
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same(tmp_path: Path) -> None:
-    """Two processes under torchrun share the sequences; the second fault names both processes' failures."""
+    """Two processes under torchrun share the sequences."""
     arguments = set_up(tmp_path)
     infer.run(**{**arguments, "masks": tmp_path / "alone"})
     program = (
-        "from pathlib import Path; import torch; from pipeline import infer; from pipeline.core.runtime import run_main\n"
+        "from pathlib import Path; import torch; from pipeline import infer\n"
+        "from pipeline.core.runtime import run_main\n"
         "from tests.test_infer import CONFIG, CPU, PLAIN\n"
         f"root = Path({str(tmp_path)!r})\n"
         "torch.set_num_threads(1)\n"

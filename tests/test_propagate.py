@@ -159,7 +159,7 @@ def test_void_counts_as_background() -> None:
 def test_how_it_is_computed_does_not_matter(changes: dict[str, int]) -> None:
     frames, mask = video(7)
     network = make_network()
-    assert (labels(network, frames, {0: mask}, **changes) == labels(network, frames, {0: mask})).mean() > 0.999
+    assert (labels(network, frames, {0: mask}, PLAIN, **changes) == labels(network, frames, {0: mask})).mean() > 0.999
 
 
 def test_bf16_stays_close() -> None:

@@ -127,15 +127,16 @@ def naive(
     results = []
     for t, frame in enumerate(frames):
         rgb = torch.from_numpy(frame.rgb).permute(2, 0, 1)[None].float() / 255
-        depth = None if frame.depth is None else torch.from_numpy(frame.depth)[None, None]
+        assert frame.depth is not None
+        depth = torch.from_numpy(frame.depth)[None, None]
         inputs, estimates = [], []
         for v, (scale, mirrored) in enumerate(views):
             size = (round(height * scale), round(width * scale))
-            planes = [None if p is None else resize(p, size, "bilinear") for p in (rgb, depth)]
-            inputs.append([p if p is None or not mirrored else p.flip(-1) for p in planes])
+            small_rgb, small_depth = resize(rgb, size, "bilinear"), resize(depth, size, "bilinear")
+            inputs.append((small_rgb.flip(-1), small_depth.flip(-1)) if mirrored else (small_rgb, small_depth))
             if t:
                 memory = stack_slots([slots[v, i] for i in kept(t)])
-                query = network.encode_query(*inputs[v])  # type: ignore[arg-type]
+                query = network.encode_query(inputs[v][0], inputs[v][1])
                 estimates.append(network.segment(query, memory, seen[None]).softmax(dim=1))
         if t:
             upright = [e.flip(-1) if mirrored else e for e, (_, mirrored) in zip(estimates, views)]
@@ -155,5 +156,5 @@ def naive(
                 small = resize(given, size, "nearest-exact")
                 small = small.flip(-1) if mirrored else small
                 own = torch.where(small[:, :1] == 0, small, estimates[v])
-            slots[v, t] = network.memorize(*inputs[v], own)  # type: ignore[arg-type]
+            slots[v, t] = network.memorize(inputs[v][0], inputs[v][1], own)
     return np.stack(results)

@@ -70,7 +70,7 @@ def _image_data(data: bytes) -> bytes | None:
         kind, end = data[at + 4 : at + 8], at + 8 + length
         if end + 4 > len(data):
             return None
-        if kind in (b"IHDR", b"IDAT") and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             return None
         if kind == b"IDAT":
             parts.append(data[at + 8 : end])

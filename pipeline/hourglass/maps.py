@@ -1,0 +1,74 @@
+"""Depth maps of whole videos, encoded: estimated, or a user's own brought to the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.images import encode_depth
+from pipeline.hourglass.config import DepthConfig
+from pipeline.hourglass.estimator import DepthEstimator
+from pipeline.hourglass.normalise import invert, normalise, robust_range
+
+
+class FrameRef(NamedTuple):
+    """One frame of one video.
+
+    Attributes:
+        video: Name of the video; all frames of one share a range of depth.
+        frame: Frame id.
+        read: Gives the frame, uint8 H,W,3.
+    """
+
+    video: str
+    frame: str
+    read: Callable[[], NDArray[np.uint8]]
+
+
+class InverseDepth(Protocol):
+    """Anything that gives inverse depth, up to a factor, of frames."""
+
+    def __call__(self, refs: Sequence[FrameRef], frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.floating]]:
+        """Inverse depth h,w of each frame."""
+
+
+def estimated(estimator: DepthEstimator) -> InverseDepth:
+    """Inverse depth from the network, float16 so that a long video fits in memory."""
+
+    def inverse(refs: Sequence[FrameRef], frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.floating]]:
+        return [invert(log_depth) for log_depth in estimator.log_depth(frames)]
+
+    return inverse
+
+
+def depth_maps(
+    videos: Sequence[Sequence[FrameRef]], inverse: InverseDepth, config: DepthConfig
+) -> list[tuple[str, bytes]]:
+    """Depth maps of some videos.
+
+    Args:
+        videos: All frames of each video.
+        inverse: Where inverse depth comes from.
+        config: Frames taken at once (across videos), and the percentiles.
+
+    Returns:
+        `<video>/<frame>.png` and the 16-bit PNG of each frame, in order, at the frame's own size.
+    """
+    refs = [ref for video in videos for ref in video]
+    sizes: list[tuple[int, int]] = []
+    raw: list[NDArray[np.floating]] = []
+    for start in range(0, len(refs), config.batch):
+        part = refs[start : start + config.batch]
+        frames = [ref.read() for ref in part]
+        sizes += [(frame.shape[0], frame.shape[1]) for frame in frames]
+        raw += inverse(part, frames)
+    files: list[tuple[str, bytes]] = []
+    for video in videos:
+        span = robust_range(raw[len(files) : len(files) + len(video)], config.percentile_low, config.percentile_high)
+        for ref in video:
+            depth = normalise(raw[len(files)], span, *sizes[len(files)])
+            files.append((f"{ref.video}/{ref.frame}.png", encode_depth(depth)))
+    return files
