@@ -159,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for _ in range(options.repeat):
             for name, call in calls:
                 once = measure(name, call)
+                print(f"measured {name}: {once.wall:.2f} s, CPU {once.cpu:.2f} s", flush=True)
                 so_far = best.setdefault(name, once)
                 so_far.wall, so_far.cpu = min(so_far.wall, once.wall), min(so_far.cpu, once.cpu)
         _report(list(best.values()))

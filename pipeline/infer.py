@@ -27,6 +27,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import output_folder, write_bytes
 from pipeline.core.images import encode_mask
 from pipeline.core.layout import Layout
+from pipeline.core.processes import Processes, join_processes
 from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, run_main, scratch_lock
 from pipeline.datasets.davis import open_davis
 from pipeline.datasets.depth_maps import DepthMaps
@@ -35,8 +36,8 @@ from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
 from pipeline.inference.ahead import WriteBehind, read_ahead
 from pipeline.inference.config import InferConfig, InferSwitches
+from pipeline.inference.fused import fuse
 from pipeline.inference.multiscale import Frame, propagate
-from pipeline.inference.processes import Processes, join_processes
 from pipeline.settings import load_settings
 
 
@@ -116,7 +117,7 @@ def run(
     Raises:
         UserError: unfit inputs, or sequences that failed, named after all others were done.
     """
-    network = load_dstm(weights, device)
+    network = fuse(load_dstm(weights, device))
     source = open_davis(raw, config.split)
     maps = DepthMaps(depth) if network.switches.depth else None
     inputs = [file_digest(weights), fingerprint(raw), fingerprint(depth) if maps else ""]

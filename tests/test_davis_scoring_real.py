@@ -1,8 +1,8 @@
 """The official scorer's figures over thousands of real masks, where those masks are at hand.
 
 They are the results that `davisvideochallenge/davis2017-evaluation` carries for the 30 sequences of DAVIS-2017 val;
-name a checkout of it in DAVIS2017_EVALUATION. `osvos_truth` scores one method against the other; the other sets score both
-against the real annotations of `../shared/real`, in which each sequence has one object.
+name a checkout of it in DAVIS2017_EVALUATION. `osvos_truth` scores one method against the other; the other sets score
+both against the real annotations of `../shared/real`, in which each sequence has one object.
 """
 
 from __future__ import annotations

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import torch
 
 from pipeline.core.checkpoint import load_checkpoint
 from pipeline.core.errors import UserError
+from pipeline.core.processes import Processes
 from pipeline.datasets.clips import Batch, ClipDataset
 from pipeline.dstm.checkpoint import KIND, load_dstm
 from pipeline.dstm.network import DSTM, Unrolled
@@ -18,14 +23,13 @@ from pipeline.training.config import LossSwitches, TrainingConfig
 from pipeline.training.curriculum import learning_rate, max_skip
 from pipeline.training.loop import fit, one_hot
 from pipeline.training.losses import Objective
-from pipeline.training.processes import Processes
 from pipeline.training.stage import Job, make_network, run_job
 from tests.test_network import ALL_ON, TINY
 from tests.tiny_archives import Toy
 from tests.toy_training import TRAINING, toy_source
 
 CPU = torch.device("cpu")
-ALONE = Processes(0, 1, CPU)
+ALONE = Processes(0, 1)
 
 
 class StopAfter(Objective):
@@ -137,7 +141,25 @@ def test_cosine_schedule_with_warm_up() -> None:
 
 
 def test_processes_share_the_batch() -> None:
-    parts = [list(Processes(rank, 4, CPU).share(12)) for rank in range(4)]
+    parts = [list(Processes(rank, 4).share(12)) for rank in range(4)]
     assert sorted(place for part in parts for place in part) == list(range(12)) and {len(part) for part in parts} == {3}
     with pytest.raises(UserError, match="multiple"):
-        Processes(0, 5, CPU).share(12)
+        Processes(0, 5).share(12)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """The global batch is shared out, so the number of processes does not change the result."""
+    root = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    results = []
+    for name, launcher in (("one", []), ("two", torchrun)):
+        out = tmp_path / f"{name}.json"
+        command = [sys.executable, *launcher, "-m", "tests.train_toy", str(out)]
+        subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
+        results.append(json.loads(out.read_text()))
+    one, two = results
+    for mine, theirs in zip(one["history"], two["history"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
+    assert one["sums"] == pytest.approx(two["sums"], rel=1e-3)

@@ -16,16 +16,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.core.errors import UserError
+from pipeline.core.processes import Processes
 from pipeline.core.runtime import log
 from pipeline.datasets.clips import Batch, Clip, ClipDataset, collate
 from pipeline.dstm.network import DSTM
 from pipeline.training.config import TrainingConfig
 from pipeline.training.curriculum import learning_rate, max_skip
 from pipeline.training.losses import Objective
-from pipeline.training.processes import Processes
 
 STATE_KIND = "dstm-training"
 
@@ -76,7 +77,7 @@ def fit(
         log(f"resuming at step {first} of {config.epochs * steps_per_epoch}")
     elif network.config.key_std:
         _calibrate(network, _first_batch(dataset, config, seed), device, config)
-    model = processes.wrap(network)
+    model = _averaging(network, device, processes)
     network.train()
 
     def save(step: int) -> None:
@@ -148,6 +149,13 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
         float32 B,K+1,H,W.
     """
     return F.one_hot(labels.clamp(max=classes), classes + 1)[..., :classes].permute(0, 3, 1, 2).float()
+
+
+def _averaging(network: DSTM, device: torch.device, processes: Processes) -> nn.Module:
+    """The network whose gradients are averaged over all processes."""
+    if processes.count == 1:
+        return network
+    return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
 
 
 def _make_optimizer(network: DSTM, config: TrainingConfig) -> torch.optim.Optimizer:

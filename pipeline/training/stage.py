@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from pipeline.core.checkpoint import save_checkpoint
 from pipeline.core.files import write_text
+from pipeline.core.processes import join_processes
 from pipeline.core.runtime import digest, log, scratch_lock, seed_everything
 from pipeline.datasets.clips import ClipDataset, ClipSource
 from pipeline.dstm.checkpoint import KIND
@@ -19,7 +21,6 @@ from pipeline.dstm.network import DSTM
 from pipeline.training.config import LossSwitches, TrainingConfig
 from pipeline.training.loop import fit
 from pipeline.training.losses import Objective
-from pipeline.training.processes import join_processes
 
 
 @dataclass(frozen=True)
@@ -76,28 +77,27 @@ def run_job(job: Job, network: DSTM, sources: list[ClipSource]) -> None:
         network: with the weights to start from.
         sources: the clips.
     """
-    processes = join_processes(job.device)
     folder = job.scratch / job.key
-    if not processes.first:
-        folder = folder / f"rank{processes.rank}"
-    with scratch_lock(folder):
-        state_path = job.scratch / job.key / "state.pt"
-        history = fit(
-            network,
-            ClipDataset(sources, job.config.clips),
-            Objective(job.loss, job.config),
-            job.config,
-            # clips of the two stages must differ: the stage's name is part of their seed
-            seed=int(digest([job.seed, job.name]), 16) % 2**31,
-            device=job.device,
-            workers=job.workers,
-            state_path=state_path,
-            processes=processes,
-        )
-        if processes.first:
-            write_result(job, network, history)
-            state_path.unlink(missing_ok=True)
-        processes.wait()
+    with join_processes() as processes:
+        # one process holds the folder for all of them
+        with scratch_lock(folder) if processes.first else nullcontext():
+            state_path = folder / "state.pt"
+            history = fit(
+                network,
+                ClipDataset(sources, job.config.clips),
+                Objective(job.loss, job.config),
+                job.config,
+                # clips of the two stages must differ: the stage's name is part of their seed
+                seed=int(digest([job.seed, job.name]), 16) % 2**31,
+                device=job.device,
+                workers=job.workers,
+                state_path=state_path,
+                processes=processes,
+            )
+            if processes.first:
+                write_result(job, network, history)
+                state_path.unlink(missing_ok=True)
+        processes.agree(None)  # nobody leaves before the result is written
 
 
 def write_result(job: Job, network: DSTM, history: list[dict[str, Any]]) -> None:

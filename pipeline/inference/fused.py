@@ -1,0 +1,77 @@
+"""A network made ready for inference: the same modules, with BatchNorm folded into the convolution before it."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from itertools import pairwise
+from typing import cast
+
+import torch
+from timm.layers import SplitAttn
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.ops import FrozenBatchNorm2d
+
+from pipeline.dstm.backbone import Backbone
+from pipeline.dstm.network import DSTM
+
+# Names of a convolution and the normalisation of its output in timm's blocks; in a Sequential they are neighbours.
+_PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("conv", "bn0"), ("fc1", "bn1"))
+
+
+def fuse(network: DSTM) -> DSTM:
+    """A copy of the network for inference, equal up to rounding.
+
+    Args:
+        network: any; it is left as it is.
+
+    Returns:
+        The copy, in evaluation mode, without gradients, its convolutions' weights in channels-last layout.
+    """
+    fused = deepcopy(network).eval().requires_grad_(False)
+    for module in list(fused.modules()):
+        names = list(module._modules)
+        # in the backbone itself other stems are summed between the first convolution and its normalisation
+        pairs = [] if isinstance(module, Backbone) else [p for p in _PAIRS if set(p) <= set(names)]
+        if isinstance(module, nn.Sequential):
+            pairs = list(pairwise(names))
+        for conv, norm in pairs:
+            _fold(module, conv, norm)
+    for module in list(fused.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, SplitAttn) and child.radix == 2:
+                setattr(module, name, PairAttention(child))
+    return fused.to(memory_format=torch.channels_last)
+
+
+class PairAttention(nn.Module):
+    """ResNeSt's split attention over two splits, without the five-dimensional view, whose sums are slow on a CPU.
+
+    Args:
+        attention: timm's module, whose parts it takes over.
+    """
+
+    def __init__(self, attention: SplitAttn) -> None:
+        super().__init__()
+        self.split = nn.Sequential(attention.conv, attention.bn0, attention.act0)
+        self.squeeze = nn.Sequential(attention.fc1, attention.bn1, attention.act1, attention.fc2)
+        self.softmax = attention.rsoftmax
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N,C,H,W to N,C',H',W'."""
+        first, second = self.split(x).chunk(2, dim=1)
+        attention: Tensor = self.softmax(self.squeeze((first + second).mean((2, 3), keepdim=True)))
+        weight_first, weight_second = attention.view(x.shape[0], -1, 1, 1).chunk(2, dim=1)
+        return torch.addcmul(first * weight_first, second, weight_second)
+
+
+def _fold(module: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Fold a normalisation with fixed statistics into the convolution before it; anything else is left."""
+    conv, norm = module._modules[conv_name], module._modules[norm_name]
+    if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
+        return
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, mean, variance, norm.eps, cast(Tensor, norm.weight), cast(Tensor, norm.bias)
+    )
+    setattr(module, norm_name, nn.Identity())

@@ -1,0 +1,148 @@
+"""The whole chain through DVC, at toy size, in a clone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+DVC = (sys.executable, "-m", "dvc")
+TOY: dict[str, Any] = {
+    "world.frame_height": 72,
+    "world.frame_width": 128,
+    "world.min_pixels": 20,
+    "world.davis": {
+        "train": {"single": 1, "multi": 1, "lookalike": 1},
+        "val": {"single": 1, "multi": 1, "lookalike": 1},
+        "frames": 6,
+    },
+    "world.youtubevos.train": {"single": 1, "multi": 1, "lookalike": 1},
+    "world.youtubevos.frames": 6,
+    "world.stills": {"msra10k": 4, "coco": 12, "voc": 4},
+    "world.mannequin.train": {"single": 2, "multi": 2, "lookalike": 2},
+    "world.mannequin.val": {"single": 1, "multi": 1, "lookalike": 1},
+    "world.mannequin.frames": 2,
+    "synthesis.n_clips": 4,
+    "synthesis.short_side": 72,
+    "hourglass.input_height": 64,
+    "hourglass.input_width": 112,
+    "train_depth.epochs": 1,
+    "train_depth.batch": 4,
+    "network.width": 0.125,
+    "network.key_channels": 8,
+    "network.value_channels": 8,
+    "network.decoder_channels": 8,
+    "pretrain.epochs": 1,
+    "pretrain.steps_per_epoch": 2,
+    "pretrain.batch": 2,
+    "pretrain.clips.augment.crop": 48,
+    "train.epochs": 1,
+    "train.steps_per_epoch": 2,
+    "train.batch": 2,
+    "train.clips.augment.crop": 48,
+}
+
+
+def run(folder: Path, *command: str, fails: bool = False) -> str:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    output = done.stdout + done.stderr
+    assert (done.returncode != 0) == fails, output
+    return output
+
+
+def set_keys(path: Path, values: dict[str, Any]) -> None:
+    params = yaml.safe_load(path.read_text())
+    for dotted, value in values.items():
+        *parents, last = dotted.split(".")
+        place = params["profiles"]["sample"]
+        for key in parents:
+            place = place[key]
+        assert last in place, dotted
+        place[last] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the working tree with toy parameters, reproduced once."""
+    folder = tmp_path_factory.mktemp("toy") / "clone"
+    files = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    for name in files:
+        if name and name != "dvc.lock" and not name.startswith("metrics/") and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    set_keys(folder / "params.yaml", TOY)
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "add", "-A")
+    identity = ("-c", "user.name=toy", "-c", "user.email=toy@example.org")
+    run(folder, "git", *identity, "commit", "-qm", "toy")
+    run(folder, *DVC, "repro")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", *identity, "commit", "-qm", "reproduced")
+    return folder
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "metrics" / "scores.json").read_text())
+    return content
+
+
+@pytest.mark.slow
+def test_the_chain_leaves_everything(clone: Path) -> None:
+    result = scores(clone)
+    assert list(result) == ["J&F", "J", "F", "copy_first", "by_kind"]
+    assert set(result["by_kind"]) == {"single", "multi", "lookalike"}
+    assert 0 <= result["J&F"] <= 1 and 0 <= result["copy_first"]["J&F"] <= 1
+    masks = clone / "data" / "sample" / "masks"
+    assert sorted(len(list(sequence.iterdir())) for sequence in masks.iterdir()) == [6, 6, 6]
+    for name in ("depth", "pretrain", "dstm"):
+        assert (clone / "models" / "sample" / f"{name}.pt").is_file()
+    for name in ("depth.json", "pretrain.csv", "train.csv", "per_object.csv", "report/by_kind.csv"):
+        assert (clone / "metrics" / name).stat().st_size > 0
+    assert list((clone / "metrics" / "report" / "pictures").iterdir())
+    left = [path for path in (clone / ".scratch").rglob("*") if path.suffix in (".pt", ".zip", ".png")]
+    assert not left, "resume state is removed once the outputs are written"
+
+
+@pytest.mark.slow
+def test_a_second_time_nothing_runs(clone: Path) -> None:
+    assert "Running stage" not in run(clone, *DVC, "repro")
+
+
+@pytest.mark.slow
+def test_experiments(clone: Path) -> None:
+    """A switch of inference in the workspace, one of the network in the queue, and their difference."""
+    output = run(clone, *DVC, "exp", "run", "-n", "no-tta", "-S", "infer.tta=false")
+    assert "Running stage 'infer'" in output and "Running stage 'train'" not in output
+    assert "J&F" in run(clone, *DVC, "metrics", "diff", "--all")
+    run(clone, "git", "checkout", "-q", "--", ".")
+    run(clone, *DVC, "checkout")
+    run(clone, *DVC, "exp", "run", "--queue", "-n", "no-aspp", "-S", "model.aspp=false")
+    run(clone, *DVC, "exp", "run", "--run-all")
+    assert "no-aspp" in run(clone, *DVC, "exp", "show", "--csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "override,message",
+    [
+        ("profiles.sample.data.davis=/nowhere/DAVIS.zip", "/nowhere/DAVIS.zip"),
+        ("profiles.sample.train.lr=fast", "profiles.sample.train.lr is 'fast' (str); expected a number"),
+        ("profiles.sample.data.davis=README.md", "README.md"),
+    ],
+)
+def test_bad_input_is_one_line(clone: Path, override: str, message: str) -> None:
+    output = run(clone, *DVC, "exp", "run", "-S", override, fails=True)
+    run(clone, "git", "checkout", "-q", "--", ".")
+    run(clone, *DVC, "checkout")
+    errors = [line for line in output.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and message in errors[0], output
+    assert "Traceback" not in output

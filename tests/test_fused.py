@@ -1,0 +1,54 @@
+"""The copy made for inference computes what the network computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from pipeline.dstm.config import Switches
+from pipeline.dstm.memory import stack_slots
+from pipeline.dstm.network import DSTM
+from pipeline.inference.fused import fuse
+from tests.toy_inference import NETWORK
+
+
+@torch.inference_mode()
+def result(network: DSTM) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    frames, depth = torch.rand(2, 3, 45, 61, generator=generator), torch.rand(2, 1, 45, 61, generator=generator)
+    masks = torch.rand(2, 3, 45, 61, generator=generator).softmax(dim=1)
+    memory = stack_slots([network.memorize(frames, depth, masks)])
+    return network.segment(network.encode_query(frames, depth), memory)
+
+
+@pytest.mark.parametrize(
+    ("norm", "resnest"), [("batch", True), ("batch", False), ("frozen", True), ("frozen", False), ("group", True)]
+)
+def test_equals_the_network(norm: Literal["batch", "frozen", "group"], resnest: bool) -> None:
+    torch.manual_seed(2)
+    network = DSTM(Switches(resnest, True, True), replace(NETWORK, norm=norm)).eval()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
+    assert bool(norms) == (norm != "group")
+    for module in norms:
+        for values, low, high in (
+            (module.running_mean, -0.3, 0.3),
+            (module.running_var, 0.2, 2.0),
+            (module.weight.data, 0.5, 1.5),
+            (module.bias.data, -0.5, 0.5),
+        ):
+            assert isinstance(values, torch.Tensor)
+            values.uniform_(low, high)
+    network.requires_grad_(False)
+    before = result(network)
+    fused = fuse(network)
+    assert before.std() > 1e-3
+    torch.testing.assert_close(result(fused), before, atol=1e-4 * float(before.std()), rtol=1e-4)
+    torch.testing.assert_close(result(network), before, atol=0, rtol=0)  # the original is left as it is
+    left = [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
+    assert len(left) == (0 if norm == "group" else 2), "one a backbone, behind the summed stems"
+    assert not any(p.requires_grad for p in fused.parameters())

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pipeline.core.archives import ZipWriter
+from pipeline.core.errors import UserError
+from pipeline.core.images import encode_jpeg
+from pipeline.hourglass import fitting
+from pipeline.hourglass.batches import augment, epoch_batches, input_sides
+from pipeline.hourglass.checkpoint import PUBLISHED, load_hourglass
+from pipeline.hourglass.config import (
+    DepthAugmentConfig,
+    DepthLossConfig,
+    DepthValidationConfig,
+    HourglassConfig,
+    TrainDepthConfig,
+)
+from pipeline.hourglass.network import Hourglass
+from pipeline.train_depth import run
+
+NETWORK = HourglassConfig(width=0.125, stem_stride=2, input_height=64, input_width=96)
+CONFIG = TrainDepthConfig(
+    checkpoint="none",
+    seed=3,
+    epochs=3,
+    batch=4,
+    replicas=2,
+    lr=2e-3,
+    warmup_steps=2,
+    schedule="cosine",
+    halve_every=1,
+    precision="fp32",
+    loss=DepthLossConfig(data=1.0, gradient=0.75, first_order=0.075, second_order=0.1, scales=3),
+    augment=DepthAugmentConfig(flip=True, zoom=1.2, jitter=0.1),
+    validation=DepthValidationConfig(
+        pairs=50, min_ratio=1.05, still_change=0.05, percentile_low=2.0, percentile_high=98.0
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_frames(folder: Path, videos: dict[str, int]) -> Path:
+    """Two objects before a background; what is darker is farther."""
+    rng = np.random.default_rng(0)
+    with ZipWriter(folder / "mannequin.zip") as archive:
+        for video, n_frames in videos.items():
+            depths = rng.uniform(1, 8, 3)
+            for i in range(n_frames):
+                ids = np.zeros((72, 104), np.uint8)
+                ids[10:40, 5 + i : 45 + i], ids[30:60, 60:90] = 1, 2
+                depth = depths[ids]
+                rgb = (np.repeat((230 - 25 * depth)[..., None], 3, 2) + rng.normal(0, 3, (72, 104, 3))).clip(0, 255)
+                stem = f"MannequinChallenge/{video}"
+                archive.write(f"{stem}/rgb/{i:05d}.jpg", encode_jpeg(rgb.astype(np.uint8)))
+                archive.write(f"{stem}/depth/{i:05d}.png", png((depth * 1000).astype(np.uint16)))
+                archive.write(f"{stem}/instances/{i:05d}.png", png(ids))
+    return folder
+
+
+def png(image: np.ndarray[Any, Any]) -> bytes:
+    return bytes(cv2.imencode(".png", image)[1].tobytes())
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return write_frames(tmp_path / "raw", {"train/a": 5, "train/b": 4, "val/c": 3, "val/d": 1})
+
+
+def train(raw: Path, out: Path, config: TrainDepthConfig = CONFIG, scratch: str = "scratch") -> dict[str, torch.Tensor]:
+    model, metrics = out / "depth.pt", out / "depth.json"
+    run(NETWORK, config, raw, model, metrics, out / scratch, torch.device("cpu"), workers=2)
+    return load_hourglass(model).state_dict()
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_trains_judges_and_repeats_itself(raw: Path, tmp_path: Path) -> None:
+    first = train(raw, tmp_path / "one")
+    assert equal(first, train(raw, tmp_path / "two"))
+    texts = [(tmp_path / name / "depth.json").read_text() for name in ("one", "two")]
+    assert texts[0] == texts[1]
+    figures = json.loads(texts[0])
+    assert figures["weights"] == "trained" and figures["frames"] == 4
+    assert 0 < figures["pairs"] <= 4 * 50 and 0 <= figures["ordered_pairs"] <= 1
+    assert figures["si_rmse"] > 0 and figures["static_change"]["per_video"] is not None
+    assert not list((tmp_path / "one" / "scratch").iterdir())
+
+
+def test_goes_on_after_a_kill_with_the_same_result(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(raw, tmp_path / "whole")
+    save, calls = fitting.save_checkpoint, []
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        save(*args, **kwargs)
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(raw, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "depth.pt").exists()
+    resumed = train(raw, tmp_path / "cut")
+    assert "going on after epoch 2 of 3" in capsys.readouterr().out
+    assert equal(whole, resumed)
+
+    with monkeypatch.context() as patch:
+        calls.clear()
+        patch.setattr(fitting, "save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(raw, tmp_path / "other")
+    train(raw, tmp_path / "other", replace(CONFIG, lr=1e-3))
+    assert "going on" not in capsys.readouterr().out  # other parameters, other state
+
+
+def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_path: Path) -> None:
+    """Two replicas on two equal halves do what one does on one half."""
+    steps = []
+    for replicas, repeat in ((1, 1), (2, 2)):
+        torch.manual_seed(0)
+        model = Hourglass(NETWORK)
+        config = replace(CONFIG, replicas=replicas, batch=2 * repeat, epochs=1, warmup_steps=0)
+        half = fitting.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1)
+        batch = fitting.DepthBatch(half.frames.repeat(repeat, 1, 1, 1), half.depth.repeat(repeat, 1, 1))
+        fitting.DepthFitter(model, config, 1).run(lambda epoch, b=batch: iter([b]))  # type: ignore[misc]
+        steps.append(model.state_dict())
+    for name, value in steps[0].items():
+        torch.testing.assert_close(steps[1][name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_published_schedule_halves(raw: Path) -> None:
+    fitter = fitting.DepthFitter(
+        Hourglass(NETWORK), replace(CONFIG, schedule="halve", halve_every=8, warmup_steps=0), 10
+    )
+    rates = []
+    for epoch in (0, 7, 8, 15, 16):
+        fitter._set_rate(epoch * 10 + 9)
+        rates.append(fitter._optimizer.param_groups[0]["lr"] / CONFIG.lr)
+    assert rates == [1, 1, 0.5, 0.5, 0.25]
+
+
+def test_without_frames_a_checkpoint_is_needed(raw: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "manifest.json").write_text('{"files": []}')
+    with pytest.raises(UserError, match="holds no frames with depth and train_depth.checkpoint is none"):
+        train(empty, tmp_path / "out")
+
+    weights = tmp_path / "best_net_G.pth"
+    torch.save(Hourglass(PUBLISHED).state_dict(), weights)
+    train(empty, tmp_path / "out", replace(CONFIG, checkpoint=str(weights)))
+    assert json.loads((tmp_path / "out" / "depth.json").read_text()) == {"weights": "checkpoint", "frames": 0}
+
+    ours = train(raw, tmp_path / "own")
+    again = train(raw, tmp_path / "taken", replace(CONFIG, checkpoint=str(tmp_path / "own" / "depth.pt")))
+    assert equal(ours, again)
+    one, two = (json.loads((tmp_path / name / "depth.json").read_text()) for name in ("own", "taken"))
+    assert one | {"weights": "checkpoint"} == two
+
+
+def test_user_errors(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="9 training frames; expected at least 10"):
+        train(raw, tmp_path / "out", replace(CONFIG, batch=10))
+    with pytest.raises(UserError, match="expected a finite number"):
+        train(raw, tmp_path / "out", replace(CONFIG, lr=1e30))
+    with pytest.raises(UserError, match="not found"):
+        train(raw, tmp_path / "out", replace(CONFIG, checkpoint="missing.pth"))
+    with pytest.raises(UserError, match="multiple of train_depth.replicas"):
+        replace(CONFIG, batch=5)
+    assert not (tmp_path / "out" / "depth.pt").exists()
+
+
+def test_augmentation_keeps_frame_and_depth_together() -> None:
+    ramp = np.tile(np.arange(0, 208, 2, dtype=np.uint8), (72, 1))
+    rgb, depth = np.repeat(ramp[..., None], 3, 2), ramp.astype(np.float32) + 1
+    for seed in range(8):
+        sample = augment(rgb, depth, NETWORK, DepthAugmentConfig(True, 1.5, 0.0), np.random.default_rng(seed))
+        assert sample.rgb.shape == (64, 96, 3) and sample.depth.shape == (32, 48)
+        shown = sample.rgb[::2, ::2, 0].astype(float)
+        assert np.abs(shown + 1 - sample.depth).max() <= 6
+        assert np.isin(sample.depth, depth).all()  # no depth between depths
+    plain = augment(rgb, depth, NETWORK, DepthAugmentConfig(False, 1.0, 0.0), np.random.default_rng(0))
+    assert np.array_equal(plain.rgb, cv2.resize(rgb, (96, 64), interpolation=cv2.INTER_AREA))
+
+
+def test_batches_depend_on_seed_and_epoch_alone() -> None:
+    rgb, depth = np.random.default_rng(0).integers(0, 255, (10, 72, 104, 3), np.uint8), np.ones((72, 104), np.float32)
+    augmentation = DepthAugmentConfig(True, 1.5, 0.3)
+
+    def epoch(number: int, workers: int) -> list[torch.Tensor]:
+        batches = epoch_batches(
+            lambda i, rng: augment(rgb[i], depth, NETWORK, augmentation, rng), 10, 4, 0, number, workers
+        )
+        return [batch.frames for batch in batches]
+
+    one, other = epoch(0, 1), epoch(0, 4)
+    assert len(one) == 2 and one[0].shape == (4, 3, 64, 96)
+    assert all(torch.equal(a, b) for a, b in zip(one, other))
+    assert not torch.equal(one[0], epoch(1, 1)[0])
+    assert 0 <= float(one[0].min()) and float(one[0].max()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [((480, 854), (288, 512)), ((144, 256), (288, 512)), ((854, 480), (512, 288)), ((5, 5), (384, 384))],
+)
+def test_input_keeps_aspect_and_area(frame: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert input_sides(*frame, PUBLISHED) == expected
