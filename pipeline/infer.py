@@ -12,10 +12,15 @@ Run: python -m pipeline.launch pipeline.infer
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import threading
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +35,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.processes import Processes, join_processes
 from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, run_main, scratch_lock
 from pipeline.datasets.davis import open_davis
-from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.depth_input import DepthInput, open_depth_input
 from pipeline.datasets.video import Video, VideoSource
 from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
@@ -52,16 +57,18 @@ class Segmenter:
         switches: `infer.*`.
         config: `profiles.*.infer`.
         device: of the network.
-        workers: threads that read frames.
+        workers: sequences segmented at a time on a CPU.
+        stop: once set, sequences under way end as if interrupted.
     """
 
     network: DSTM
     source: VideoSource
-    depth: DepthMaps | None
+    depth: DepthInput | None
     switches: InferSwitches
     config: InferConfig
     device: torch.device
     workers: int
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def write(self, video: Video, folder: Path) -> None:
         """Segment a video into indexed PNGs named after its frames.
@@ -70,15 +77,17 @@ class Segmenter:
             UserError: unfit masks, frames or depth maps.
         """
         bound = 2 * self.config.lookahead
-        frames = read_ahead(video.frames, partial(self._read, video), bound, self.workers)
+        frames = read_ahead(video.frames, partial(self._read, video), bound, threads=1)
         masks = propagate(self.network, frames, self._given(video), self.switches, self.config, self.device)
         with WriteBehind(bound, threads=1) as writer:
             for frame_id, mask in zip(video.frames, masks):
+                if self.stop.is_set():
+                    raise KeyboardInterrupt
                 writer.put(partial(_write_mask, folder / f"{frame_id}.png", mask))
 
     def _read(self, video: Video, frame_id: str) -> Frame:
-        depth = None if self.depth is None else self.depth.read(video.name, frame_id)
-        return Frame(self.source.frame(video, frame_id), depth)
+        frame = self.source.frame(video, frame_id)
+        return Frame(frame, None if self.depth is None else self.depth.read(video, frame_id, frame))
 
     def _given(self, video: Video) -> dict[int, NDArray[np.uint8]]:
         """Frame index -> mask of the objects that are first seen there, and of no others."""
@@ -112,14 +121,15 @@ def run(
         switches: `tta`.
         config: split, memory, scales.
         device: of the computation.
-        workers: threads that read frames.
+        workers: sequences segmented at a time on a CPU.
 
     Raises:
         UserError: unfit inputs, or sequences that failed, named after all others were done.
     """
     network = fuse(load_dstm(weights, device))
     source = open_davis(raw, config.split)
-    maps = DepthMaps(depth) if network.switches.depth else None
+    model = network.switches
+    maps = open_depth_input(depth, model.depth_input, source.videos) if model.depth else None
     inputs = [file_digest(weights), fingerprint(raw), fingerprint(depth) if maps else ""]
     done = scratch / digest([asdict(switches), asdict(config), *inputs])
     segmenter = Segmenter(network, source, maps, switches, config, device, workers)
@@ -148,29 +158,72 @@ def _segment_share(segmenter: Segmenter, done: Path, processes: Processes) -> li
     if processes.first and len(left) < len(videos):
         log(f"{len(videos) - len(left)} of {len(videos)} sequences are done already")
     share = [video for video in videos if video.name in left][processes.rank :: processes.count]
-    failures = []
-    n_frames, start = 0, time.monotonic()
-    for i, video in enumerate(share, start=1):
-        began = time.monotonic()
+    tally = _Tally(len(share), sum(len(video.frames) for video in share))
+    with _sequence_threads(segmenter.device, segmenter.workers) as pool:
+        futures = [pool.submit(_segment_one, segmenter, done, tally, video) for video in share]
         try:
-            with output_folder(done / video.name) as folder:
-                segmenter.write(video, folder)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise  # the others would fail alike
-            if not isinstance(error, UserError):
-                log(traceback.format_exc())
-            failures.append(f"{video.name} ({' '.join(str(error).split())[:300] or type(error).__name__})")
-            log(f"failed: {failures[-1]}")
-            continue
-        now = time.monotonic()
-        n_frames += len(video.frames)
-        seconds_left = sum(len(v.frames) for v in share[i:]) * (now - start) / n_frames
-        log(
-            f"{i}/{len(share)} {video.name}: {len(video.frames)} frames, {len(video.first_seen)} objects, "
-            f"{len(video.frames) / (now - began):.1f} frames/s, {seconds_left:.0f} s left"
-        )
-    return processes.gather(failures)
+            failures = [future.result() for future in as_completed(futures)]
+        except BaseException:
+            segmenter.stop.set()  # sequences under way in other threads end at their next frame
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return processes.gather(sorted(filter(None, failures)))
+
+
+def _segment_one(segmenter: Segmenter, done: Path, tally: _Tally, video: Video) -> str | None:
+    """Segment a sequence into its folder; returns what went wrong, for the others are to go on."""
+    start = time.monotonic()
+    try:
+        with output_folder(done / video.name) as folder:
+            segmenter.write(video, folder)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # the others would fail alike
+        if not isinstance(error, UserError):
+            log(traceback.format_exc())
+        tally.add(video, None)
+        return f"{video.name} ({' '.join(str(error).split())[:300] or type(error).__name__})"
+    tally.add(video, time.monotonic() - start)
+    return None
+
+
+class _Tally:
+    """Counts sequences and frames, over all threads, and prints a line for each sequence."""
+
+    def __init__(self, n_sequences: int, n_frames: int) -> None:
+        self._sequences, self._frames = n_sequences, n_frames
+        self._done = self._frames_done = 0
+        self._start = time.monotonic()
+        self._lock = threading.Lock()
+
+    def add(self, video: Video, seconds: float | None) -> None:
+        """Count a sequence that took some seconds, or failed (None)."""
+        with self._lock:
+            self._done += 1
+            self._frames_done += len(video.frames)
+            left = (self._frames - self._frames_done) * (time.monotonic() - self._start) / self._frames_done
+            rate = "failed" if seconds is None else f"{len(video.frames) / seconds:.1f} frames/s"
+            log(
+                f"{self._done}/{self._sequences} {video.name}: {len(video.frames)} frames, {rate}, "
+                f"about {left:.0f} s left"
+            )
+
+
+@contextmanager
+def _sequence_threads(device: torch.device, workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each segment whole sequences: one on a GPU; on a CPU several, which share the cores.
+
+    The operations on one frame are small, so two sequences on a core each are faster than one on two cores.
+    """
+    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
+    count = min(workers, cores) if device.type == "cpu" else 1
+    each = max(1, min(threads, cores // count))
+    try:
+        torch.set_num_threads(each)
+        with ThreadPoolExecutor(count, "sequence", torch.set_num_threads, (each,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _write_mask(path: Path, mask: NDArray[np.uint8]) -> None:

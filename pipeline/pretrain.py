@@ -15,16 +15,21 @@ from pipeline.core.errors import UserError
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import fingerprint, log, pick_device, run_main
 from pipeline.datasets.clips import ClipSource
-from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.depth_input import open_depth_input
 from pipeline.datasets.simulated import open_simulated
+from pipeline.dstm.config import Switches
 from pipeline.settings import Settings, load_settings
 from pipeline.training.stage import Job, make_network, run_job
 
 STILLS = ("msra10k", "coco", "voc")
 
 
-def open_sources(layout: Layout, depth: bool) -> list[ClipSource]:
+def open_sources(layout: Layout, model: Switches) -> list[ClipSource]:
     """Clips of every simulated set that holds any, shared by their numbers of videos.
+
+    Args:
+        layout: where things are.
+        model: whether depth is read, and which.
 
     Raises:
         UserError: there is none at all.
@@ -33,7 +38,7 @@ def open_sources(layout: Layout, depth: bool) -> list[ClipSource]:
     for name in STILLS:
         videos = open_simulated(layout.simulated(name))
         if videos.videos:
-            maps = DepthMaps(layout.depth(name)) if depth else None
+            maps = open_depth_input(layout.depth(name), model.depth_input, videos.videos) if model.depth else None
             sources.append(ClipSource(videos, maps, share=None, skips=False))
             log(f"{name}: {len(videos.videos)} simulated videos")
     if not sources:
@@ -67,7 +72,7 @@ def run(settings: Settings, layout: Layout) -> None:
         model_path=layout.model("pretrain"),
         curves_path=layout.metrics / "pretrain.csv",
     )
-    run_job(job, make_network(job), open_sources(layout, settings.model.depth))
+    run_job(job, make_network(job), open_sources(layout, settings.model))
 
 
 def main() -> None:

@@ -18,19 +18,20 @@ from pipeline.core.manifest import is_empty
 from pipeline.core.runtime import file_digest, fingerprint, log, pick_device, run_main
 from pipeline.datasets.clips import ClipSource
 from pipeline.datasets.davis import open_davis
-from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.depth_input import open_depth_input
 from pipeline.datasets.youtubevos import open_youtubevos
 from pipeline.dstm.checkpoint import KIND, load_weights
+from pipeline.dstm.config import Switches
 from pipeline.settings import Settings, load_settings
 from pipeline.training.stage import Job, make_network, run_job
 
 
-def open_sources(layout: Layout, depth: bool, davis_share: float) -> list[ClipSource]:
+def open_sources(layout: Layout, model: Switches, davis_share: float) -> list[ClipSource]:
     """Clips of DAVIS and YouTube-VOS, whichever is there.
 
     Args:
         layout: where things are.
-        depth: whether depth maps are read.
+        model: whether depth is read, and which.
         davis_share: share of the clips from DAVIS when both are there; 0: by numbers of videos.
 
     Raises:
@@ -49,7 +50,8 @@ def open_sources(layout: Layout, depth: bool, davis_share: float) -> list[ClipSo
     sources = []
     for name, videos in found:
         share = davis_share if name == "davis" and davis_share and len(found) > 1 else None
-        sources.append(ClipSource(videos, DepthMaps(layout.depth(name)) if depth else None, share, skips=True))
+        depth = open_depth_input(layout.depth(name), model.depth_input, videos.videos) if model.depth else None
+        sources.append(ClipSource(videos, depth, share, skips=True))
         log(f"{name}: {len(videos.videos)} videos")
     return sources
 
@@ -83,7 +85,7 @@ def run(settings: Settings, layout: Layout) -> None:
     )
     network = make_network(job)
     load_weights(network, load_checkpoint(start_path, KIND)["state_dict"], start_path)
-    run_job(job, network, open_sources(layout, settings.model.depth, params.train.davis_share))
+    run_job(job, network, open_sources(layout, settings.model, params.train.davis_share))
 
 
 def main() -> None:

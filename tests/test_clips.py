@@ -15,7 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.datasets.clips import Clip, ClipDataset, ClipSource, collate, draw_frames
 from pipeline.datasets.config import AugmentConfig, ClipConfig
 from pipeline.datasets.davis import open_davis
-from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.depth_input import open_depth_input
 from pipeline.datasets.simulated import open_simulated
 from pipeline.datasets.video import Video
 from pipeline.datasets.youtubevos import open_youtubevos
@@ -84,13 +84,20 @@ def test_a_video_shorter_than_the_clip_stands_still_at_its_end() -> None:
 
 def test_sampling_from_archives(davis_raw: Path, tmp_path: Path) -> None:
     toys = {"bear": make_toy(5, 1), "dogs": make_toy(6, 2)}
-    davis = ClipSource(open_davis(davis_raw, "train"), DepthMaps(write_depth(tmp_path / "d", toys)), 0.4, True)
+    bears = open_davis(davis_raw, "train")
+    depth = open_depth_input(write_depth(tmp_path / "d", toys), "estimated", bears.videos)
+    davis = ClipSource(bears, depth, 0.4, True)
     late = make_toy(6, 2)
     late.masks[:3][late.masks[:3] == 2] = 0
     ids = [f"{5 * t:05d}" for t in range(6)]
     files = youtubevos_files({"v": late}, {"v": {"1": ids, "2": ids[3:]}})
     videos = open_youtubevos(write_zip(tmp_path / "train.zip", files), "train")
-    youtube = ClipSource(videos, DepthMaps(write_depth(tmp_path / "y", {"v": late}, step=5)), None, True)
+    youtube = ClipSource(
+        videos,
+        open_depth_input(write_depth(tmp_path / "y", {"v": late}, step=5), "estimated", videos.videos),
+        None,
+        True,
+    )
     dataset = ClipDataset([davis, youtube], CONFIG)
     counts = set()
     rng = np.random.default_rng(3)
@@ -192,10 +199,12 @@ def _equal(a: Clip, b: Clip) -> bool:
 
 
 def test_equal_seeds_give_equal_clips_from_any_thread(davis_raw: Path, tmp_path: Path) -> None:
-    depth = DepthMaps(write_depth(tmp_path / "d", {"bear": make_toy(5, 1), "dogs": make_toy(6, 2)}))
+    videos = open_davis(davis_raw, "train")
+    toys = {"bear": make_toy(5, 1), "dogs": make_toy(6, 2)}
+    depth = open_depth_input(write_depth(tmp_path / "d", toys), "estimated", videos.videos)
     augment = replace(AUGMENT, affine_degrees=10.0, affine_scale=0.1)
     config = replace(CONFIG, augment=augment)
-    dataset = ClipDataset([ClipSource(open_davis(davis_raw, "train"), depth, None, True)], config)
+    dataset = ClipDataset([ClipSource(videos, depth, None, True)], config)
 
     def sample(seed: int) -> Clip:
         return dataset.sample(np.random.default_rng(seed), 3)
@@ -210,10 +219,17 @@ def test_equal_seeds_give_equal_clips_from_any_thread(davis_raw: Path, tmp_path:
 def test_depth_of_another_size_or_missing_is_refused(davis_raw: Path, tmp_path: Path) -> None:
     videos = open_davis(davis_raw, "train")
     toys = {"bear": make_toy(5, 1, 24, 32), "dogs": make_toy(6, 2, 24, 32)}
-    small = ClipSource(videos, DepthMaps(write_depth(tmp_path / "small", toys)), None, True)
+    small = ClipSource(
+        videos, open_depth_input(write_depth(tmp_path / "small", toys), "estimated", videos.videos), None, True
+    )
     with pytest.raises(UserError, match="is 32x24, its frame 64x48"):
         ClipDataset([small], CONFIG).sample(np.random.default_rng(0), 0)
-    other = ClipSource(videos, DepthMaps(write_depth(tmp_path / "other", {"cat": make_toy()})), None, True)
+    other = ClipSource(
+        videos,
+        open_depth_input(write_depth(tmp_path / "other", {"cat": make_toy()}), "estimated", videos.videos),
+        None,
+        True,
+    )
     with pytest.raises(UserError, match="run the depth stage"):
         ClipDataset([other], CONFIG).sample(np.random.default_rng(0), 0)
 

@@ -110,6 +110,7 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
     ({"model__resnest": False}, TRAINED),
     ({"model__depth": False}, TRAINED),
     ({"model__aspp": False}, TRAINED),
+    ({"model__depth_input": "constant"}, TRAINED),
     ({"loss__lovasz": False}, TRAINED),
     ({"infer__tta": False}, SCORED),
     ({"profiles__sample__infer__memory_every": 7}, SCORED),

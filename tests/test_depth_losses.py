@@ -51,10 +51,10 @@ def naive_gradient(residual: Tensor, mask: Tensor) -> float:
         for y in range(residual.shape[1]):
             for x in range(residual.shape[2]):
                 for dy, dx in ((2, 0), (0, 2)):
-                    if y + dy < residual.shape[1] and x + dx < residual.shape[2]:
-                        if mask[b, y, x] and mask[b, y + dy, x + dx]:
-                            total += abs(float(residual[b, y + dy, x + dx] - residual[b, y, x]))
-                            count += 1
+                    inside = y + dy < residual.shape[1] and x + dx < residual.shape[2]
+                    if inside and mask[b, y, x] and mask[b, y + dy, x + dx]:
+                        total += abs(float(residual[b, y + dy, x + dx] - residual[b, y, x]))
+                        count += 1
     return total / count if count else 0.0
 
 

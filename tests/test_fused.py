@@ -31,7 +31,7 @@ def result(network: DSTM) -> torch.Tensor:
 )
 def test_equals_the_network(norm: Literal["batch", "frozen", "group"], resnest: bool) -> None:
     torch.manual_seed(2)
-    network = DSTM(Switches(resnest, True, True), replace(NETWORK, norm=norm)).eval()
+    network = DSTM(Switches(resnest, True, True, "estimated"), replace(NETWORK, norm=norm)).eval()
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
     assert bool(norms) == (norm != "group")
     for module in norms:

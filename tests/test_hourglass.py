@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pipeline.convert import convert_mannequin
 from pipeline.core.errors import UserError
 from pipeline.hourglass.checkpoint import PUBLISHED, load_hourglass, read_any, read_published, save_hourglass
 from pipeline.hourglass.config import HourglassConfig
@@ -159,3 +160,11 @@ def test_config_is_checked(key: str, value: float) -> None:
     good: dict[str, Any] = {"width": 0.5, "stem_stride": 2, "input_height": 64, "input_width": 96}
     with pytest.raises(UserError, match=f"hourglass.{key}"):
         HourglassConfig(**good | {key: value})
+
+
+def test_convert_writes_a_checkpoint_of_ours(tmp_path: Path) -> None:
+    published = random_model(PUBLISHED)
+    torch.save(published.state_dict(), tmp_path / "net_G.pth")
+    convert_mannequin(tmp_path / "net_G.pth", tmp_path / "models" / "depth.pt")
+    again = load_hourglass(tmp_path / "models" / "depth.pt")
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in published.state_dict().items())

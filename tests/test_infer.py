@@ -93,7 +93,7 @@ def test_no_depth_maps_needed_without_depth(tmp_path: Path) -> None:
 
 
 def test_resuming_equals_no_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = set_up(tmp_path)
+    arguments = set_up(tmp_path) | {"workers": 1}
     infer.run(**{**arguments, "masks": tmp_path / "whole"})
     segmented: list[str] = []
     write = infer.Segmenter.write
@@ -121,7 +121,7 @@ def test_resuming_equals_no_interruption(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_other_parameters_never_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = set_up(tmp_path)
+    arguments = set_up(tmp_path) | {"workers": 1}
     segmented: list[str] = []
     write = infer.Segmenter.write
 
@@ -146,6 +146,24 @@ def test_a_failed_sequence_fails_the_stage_after_the_others(tmp_path: Path) -> N
         infer.run(**arguments)
     assert not (tmp_path / "masks").exists()
     assert {p.name for p in (tmp_path / ".scratch").glob("*/*") if p.is_dir()} == {"one", "three"}
+
+
+def test_an_interruption_reaches_the_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread is interrupted; the sequence in the other one ends at its next frame and leaves no folder."""
+    arguments = set_up(tmp_path, {"a": make_toy(40, 1, 40, 56), "b": make_toy(39, 1, 40, 56)})
+    write = infer.Segmenter.write
+
+    def interrupted(self: infer.Segmenter, video: Any, folder: Path) -> None:
+        if video.name == "b":
+            raise KeyboardInterrupt
+        write(self, video, folder)
+
+    monkeypatch.setattr(infer.Segmenter, "write", interrupted)
+    monkeypatch.setattr(infer.os, "sched_getaffinity", lambda _: {0, 1})
+    with pytest.raises(KeyboardInterrupt):
+        infer.run(**arguments)
+    assert not (tmp_path / "masks").exists()
+    assert not [p for p in (tmp_path / ".scratch").glob("*/*") if p.is_dir()]
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ TINY = NetworkConfig(
     key_std=0.0,
     aspp_dilations=(1, 2),
 )
-ALL_ON = Switches(resnest=True, depth=True, aspp=True)
+ALL_ON = Switches(resnest=True, depth=True, aspp=True, depth_input="estimated")
 
 
 def make(switches: Switches = ALL_ON, config: NetworkConfig = TINY) -> DSTM:

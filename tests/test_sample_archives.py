@@ -190,4 +190,4 @@ def test_mannequin(published: Path) -> None:
             ids = np.array(picture(archive, f"{folder}/instances/{number:05d}.png"))
             for label in np.unique(ids[ids > 0]):
                 assert len(np.unique(depth[ids == label])) == 1
-    assert len(archive.names()) == 6 * 2 * 3
+    assert len(archive.names()) == (3 * 2 + 3 * 3) * 3  # videos, frames, and three files of each

@@ -55,7 +55,7 @@ NETWORK = NetworkConfig(
 def make_network(depth: bool = True) -> DSTM:
     """Random weights, brought to where every input matters: the statistics of a toy, sharp keys, balanced odds."""
     torch.manual_seed(3)
-    network = DSTM(Switches(resnest=False, depth=depth, aspp=True), NETWORK)
+    network = DSTM(Switches(resnest=False, depth=depth, aspp=True, depth_input="estimated"), NETWORK)
     for encoder in (network.query_encoder, network.memory_encoder):
         if encoder.depth_stem is not None:
             torch.nn.init.normal_(encoder.depth_stem.weight, std=0.1)

@@ -29,5 +29,5 @@ TOY = replace(
     davis=DavisCounts(train=ONE, val=ONE, frames=3),
     youtubevos=YouTubeVosCounts(train=KindCounts(single=1, multi=3, lookalike=2), frames=16, step=1.5, late_share=0.6),
     stills=StillCounts(msra10k=2, coco=12, voc=4),
-    mannequin=MannequinCounts(train=ONE, val=ONE, frames=2, step=3.0),
+    mannequin=MannequinCounts(train=ONE, val=ONE, train_frames=2, val_frames=3, step=3.0),
 )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.core.images import VOID
 from pipeline.datasets.config import ClipConfig
-from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.depth_input import DepthInput
 from pipeline.datasets.transforms import View, draw_view
 from pipeline.datasets.video import Video, VideoSource, object_ids
 
@@ -32,7 +32,7 @@ class ClipSource:
     """
 
     videos: VideoSource
-    depth: DepthMaps | None
+    depth: DepthInput | None
     share: float | None
     skips: bool
 
@@ -178,10 +178,11 @@ def _read_clip(
     )
     for index, frame_id in enumerate(frame_ids):
         mask = source.videos.mask(video, frame_id) if index else first
-        clip.frames[index] = view.frame(source.videos.frame(video, frame_id), index)
+        frame = source.videos.frame(video, frame_id)
+        clip.frames[index] = view.frame(frame, index)
         clip.masks[index] = renumber[view.mask(mask, index)]
         if source.depth is not None:
-            depth = source.depth.read(video.name, frame_id)
+            depth = source.depth.read(video, frame_id, frame)
             if depth.shape != mask.shape:
                 raise UserError(
                     f"{source.videos.name}: depth map {video.name}/{frame_id} is {depth.shape[1]}x{depth.shape[0]}, "

@@ -16,11 +16,14 @@ class Switches:
         resnest: ResNeSt instead of ResNet in both encoders.
         depth: both encoders take a depth map beside the frame.
         aspp: atrous spatial pyramid pooling on the memory readout.
+        depth_input: what stands in the depth channel: the estimate, or one of the controls that show whether depth
+            helps as depth (`pipeline/datasets/depth_input.py`); not in the paper.
     """
 
     resnest: bool
     depth: bool
     aspp: bool
+    depth_input: Literal["estimated", "constant", "shuffled", "other_video", "luminance"]
 
 
 @dataclass(frozen=True)

@@ -92,11 +92,20 @@ class StillCounts:
 
 @dataclass(frozen=True)
 class MannequinCounts:
-    """Videos of `frames` frames each with depth; `step` is the time between two, in DAVIS frames."""
+    """Videos with depth; many short ones teach more than a few long ones, and long ones show flicker.
+
+    Attributes:
+        train: number of training videos.
+        val: number of validation videos.
+        train_frames: frames of a training video.
+        val_frames: frames of a validation video.
+        step: time between two frames, in DAVIS frames.
+    """
 
     train: KindCounts
     val: KindCounts
-    frames: int
+    train_frames: int
+    val_frames: int
     step: float
 
 

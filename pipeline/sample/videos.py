@@ -131,7 +131,8 @@ def write_mannequin(world: WorldConfig, path: Path, crew: Crew) -> None:
 
 def _mannequin_video(world: WorldConfig, video: _Video) -> list[Member]:
     counts = world.mannequin
-    times = [t * counts.step for t in range(counts.frames)]
+    frames = counts.train_frames if video.split == "train" else counts.val_frames
+    times = [t * counts.step for t in range(frames)]
     request = Request(video.kind, None, duration=times[-1] + counts.step)
     footage = film(world, request, "mannequin", video.split, video.index, times)
     members = []

@@ -1,0 +1,85 @@
+"""What the network is given as depth: the estimate, or a control that tells depth from one more input channel."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UserError
+from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.video import Video
+
+DepthKind = Literal["estimated", "constant", "shuffled", "other_video", "luminance"]
+
+
+class DepthInput:
+    """Depth as the network sees it (`model.depth_input`).
+
+    `estimated` is the depth stage's map. The controls keep the input channel and take the depth out of it: `constant`
+    is 0.5 everywhere; `shuffled` is the frame's own map with its pixels in a random order, so that its histogram
+    stays and its geometry goes; `other_video` is the map of the same moment of the next video of the set, plausible
+    depth of another scene; `luminance` is the frame's own brightness, which adds nothing to RGB.
+
+    Args:
+        maps: the set's depth maps; may be None where `kind` needs none.
+        kind: which of them.
+        videos: the set's videos, for `other_video`.
+    """
+
+    def __init__(self, maps: DepthMaps | None, kind: DepthKind, videos: Sequence[Video]) -> None:
+        self._maps = maps
+        self._kind = kind
+        self._next = dict(zip((v.name for v in videos), [*videos[1:], *videos[:1]], strict=True))
+        if kind == "other_video" and len(videos) < 2:
+            raise UserError(
+                f"model.depth_input is other_video, but the set holds {len(videos)} video; expected at least 2; "
+                f"choose another of {', '.join(get_args(DepthKind))}"
+            )
+
+    def read(self, video: Video, frame_id: str, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth that goes with a frame.
+
+        Args:
+            video: the video.
+            frame_id: the frame.
+            rgb: uint8 H,W,3, the frame itself.
+
+        Returns:
+            float32 h,w in [0, 1]; of the frame's size, unless the depth stage's map is not.
+
+        Raises:
+            UserError: no map of the frame, or an unreadable one.
+        """
+        height, width, _ = rgb.shape
+        if self._kind == "constant":
+            return np.full((height, width), 0.5, np.float32)
+        if self._kind == "luminance":
+            return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
+        assert self._maps is not None
+        if self._kind == "other_video":
+            other = self._next[video.name]
+            at = min(video.frames.index(frame_id), len(other.frames) - 1)
+            depth = self._maps.read(other.name, other.frames[at])
+            return cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+        depth = self._maps.read(video.name, frame_id)
+        if self._kind == "shuffled":
+            rng = np.random.default_rng(zlib.crc32(f"{video.name}/{frame_id}".encode()))
+            return rng.permutation(depth.ravel()).reshape(depth.shape)
+        return depth
+
+
+def open_depth_input(folder: Path, kind: DepthKind, videos: Sequence[Video]) -> DepthInput:
+    """Depth for a set of videos; the depth stage's shards are opened only where `kind` needs them.
+
+    Args:
+        folder: the set's shards of depth maps.
+        kind: `model.depth_input`.
+        videos: the set's videos.
+    """
+    return DepthInput(None if kind in ("constant", "luminance") else DepthMaps(folder), kind, videos)

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline import depth as stage
+from pipeline.core.archives import ShardWriter, ZipWriter, open_shards
+from pipeline.core.errors import UserError
+from pipeline.core.images import decode_depth, encode_jpeg, encode_mask
+from pipeline.hourglass.checkpoint import save_hourglass
+from pipeline.hourglass.config import DepthConfig, HourglassConfig
+from pipeline.hourglass.maps import FrameRef, InverseDepth
+from pipeline.hourglass.network import Hourglass
+
+CONFIG = DepthConfig(
+    estimator="hourglass",
+    folder="none",
+    folder_holds="inverse_depth",
+    batch=4,
+    precision="fp32",
+    percentile_low=2.0,
+    percentile_high=98.0,
+    shard_frames=5,
+)
+SIDES = {"bear": (50, 70), "camel": (33, 91), "dog": (70, 50), "tiny": (5, 3)}  # none a multiple of 16
+N_FRAMES = 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    assert torch.get_num_threads() == 1  # the stage puts back what it changes
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = Hourglass(HourglassConfig(width=0.125, stem_stride=2, input_height=64, input_width=96))
+    torch.nn.init.normal_(model.pred_layer.weight, std=0.3)
+    save_hourglass(tmp_path / "depth.pt", model)
+    return tmp_path / "depth.pt"
+
+
+def picture(name: str, i: int) -> NDArray[np.uint8]:
+    height, width = SIDES[name]
+    rng = np.random.default_rng([len(name), i])
+    small = rng.integers(0, 255, (5, 7, 3), np.uint8)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    folder = tmp_path / "raw" / "davis"
+    with ZipWriter(folder / "DAVIS-2017-trainval-480p.zip") as archive:
+        archive.write("DAVIS/ImageSets/2017/train.txt", b"bear\ncamel\n")
+        archive.write("DAVIS/ImageSets/2017/val.txt", b"camel\ndog\ntiny\n")
+        for name, (height, width) in SIDES.items():
+            for i in range(N_FRAMES):
+                archive.write(f"DAVIS/JPEGImages/480p/{name}/{i:05d}.jpg", jpeg(name, i))
+                archive.write(
+                    f"DAVIS/Annotations/480p/{name}/{i:05d}.png", encode_mask(np.ones((height, width), np.uint8))
+                )
+    return folder
+
+
+def jpeg(name: str, i: int) -> bytes:
+    if name != "camel":
+        return encode_jpeg(picture(name, i))
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture(name, i))
+    image.convert("CMYK" if i % 2 else "L").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def run(dataset: str, frames: Path, checkpoint: Path, out: Path, config: DepthConfig = CONFIG) -> Path:
+    scratch = out.parent / f"{out.name}-scratch"
+    stage.run(dataset, config, frames, checkpoint, out, scratch, torch.device("cpu"))
+    return out
+
+
+def maps(folder: Path) -> dict[str, NDArray[np.float32]]:
+    archive = open_shards(folder)
+    return {name: decode_depth(archive.read(name), name) for name in archive.names()}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_map_for_every_frame_at_its_size(davis: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = run("davis", davis, checkpoint, tmp_path / "out")
+    depth = maps(out)
+    assert sorted(depth) == sorted(f"{name}/{i:05d}.png" for name in SIDES for i in range(N_FRAMES))
+    assert [path.name for path in sorted(out.iterdir())] == ["shard-00000.zip", "shard-00001.zip"]
+    for name, sides in SIDES.items():
+        video = np.stack([depth[f"{name}/{i:05d}.png"] for i in range(N_FRAMES)])
+        assert video.shape[1:] == sides
+        assert video.min() >= 0 and video.max() <= 1 and video.std() > 0.05
+    assert not list((tmp_path / "out-scratch").iterdir())
+    assert content(out) == content(run("davis", davis, checkpoint, tmp_path / "again"))
+
+
+def test_batches_do_not_change_the_maps(davis: Path, checkpoint: Path, tmp_path: Path) -> None:
+    some = maps(run("davis", davis, checkpoint, tmp_path / "four"))
+    single = maps(run("davis", davis, checkpoint, tmp_path / "one", replace(CONFIG, batch=1, shard_frames=1000)))
+    for name, depth in some.items():
+        np.testing.assert_allclose(depth, single[name], atol=2e-3)
+
+
+def test_goes_on_with_the_first_unfinished_shard(
+    davis: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = content(run("davis", davis, checkpoint, tmp_path / "whole"))
+    estimate = stage.depth_maps
+
+    def killed(
+        videos: Sequence[Sequence[FrameRef]], inverse: InverseDepth, config: DepthConfig
+    ) -> list[tuple[str, bytes]]:
+        if videos[0][0].video == "dog":
+            raise KeyboardInterrupt
+        return estimate(videos, inverse, config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "depth_maps", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("davis", davis, checkpoint, tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+    assert content(run("davis", davis, checkpoint, tmp_path / "cut")) == whole
+    assert "shard-00000.zip is finished already" in capsys.readouterr().out
+
+
+def test_no_data_gives_no_shards(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "manifest.json").write_text(json.dumps({"files": []}))
+    assert not list(run("voc", empty, checkpoint, tmp_path / "out").iterdir())
+    assert "no frames" in capsys.readouterr().out
+
+
+def test_youtubevos_and_simulated_clips(checkpoint: Path, tmp_path: Path) -> None:
+    with ZipWriter(tmp_path / "vos" / "train.zip") as archive:
+        objects = {"objects": {"1": {"category": "x", "frames": ["00000"]}}}
+        archive.write("train/meta.json", json.dumps({"videos": {"bear": objects}}).encode())
+        archive.write("train/Annotations/bear/00000.png", encode_mask(np.ones(SIDES["bear"], np.uint8)))
+        for i in (0, 5):
+            archive.write(f"train/JPEGImages/bear/{i:05d}.jpg", jpeg("bear", i))
+    assert list(maps(run("youtubevos", tmp_path / "vos", checkpoint, tmp_path / "a"))) == [
+        "bear/00000.png",
+        "bear/00005.png",
+    ]
+    with ShardWriter(tmp_path / "clips", 1000) as writer:
+        for clip in ("000", "001"):
+            names = [f"{clip}/{i:05d}" for i in range(3)]
+            writer.write_group([(f"JPEGImages/{name}.jpg", jpeg("bear", i)) for i, name in enumerate(names)])
+            mask = encode_mask(np.ones(SIDES["bear"], np.uint8))
+            writer.write_group([(f"Annotations/{name}.png", mask) for name in names])
+    assert len(maps(run("coco", tmp_path / "clips", checkpoint, tmp_path / "b"))) == 6
+
+
+def test_unreadable_frames_fail_clearly(davis: Path, checkpoint: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "DAVIS-2017-trainval-480p.zip"
+    with ZipWriter(broken) as copy:
+        archive = stage.open_archive(davis / broken.name)
+        for name in archive.names():
+            copy.write(name, b"\xff\xd8 torn" if name.endswith("dog/00002.jpg") else archive.read(name))
+    with pytest.raises(UserError, match=r"dog/00002\.jpg cannot be decoded"):
+        run("davis", broken.parent, checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="does not exist"):
+        run("davis", davis, tmp_path / "none.pt", tmp_path / "out")
+
+
+@pytest.mark.parametrize("holds", ["inverse_depth", "depth"])
+def test_a_folder_of_depth_maps(
+    davis: Path, checkpoint: Path, tmp_path: Path, holds: Literal["depth", "inverse_depth"]
+) -> None:
+    folder = tmp_path / "own"
+    for name, (height, width) in SIDES.items():
+        (folder / "davis" / name).mkdir(parents=True)
+        for i in range(N_FRAMES):
+            near = np.tile(np.linspace(0.5, 1 + i, width), (height, 1))  # inverse depth grows to the right and in time
+            values = near if holds == "inverse_depth" else 1 / near
+            path = folder / "davis" / name / f"{i:05d}"
+            if name == "bear":
+                np.save(f"{path}.npy", values)
+            else:
+                cv2.imwrite(f"{path}.png", (values * 10000).astype(np.uint16))
+    config = replace(CONFIG, estimator="folder", folder=str(folder), folder_holds=holds)
+    depth = maps(run("davis", davis, checkpoint, tmp_path / "out", config))
+    for name in ("bear", "camel"):
+        first, last = depth[f"{name}/00000.png"], depth[f"{name}/00003.png"]
+        assert np.all(np.diff(last, axis=1) >= 0) and last[0, -1] == 1
+        assert first.max() < 0.25 * last.max()  # one range for the video
+    (folder / "davis" / "dog" / "00001.png").unlink()
+    with pytest.raises(UserError, match=r"has no davis/dog/00001\.png or \.npy"):
+        run("davis", davis, checkpoint, tmp_path / "out", config)
+    with pytest.raises(UserError, match="has no folder youtubevos"):
+        shutil.copytree(davis, tmp_path / "vos")
+        stage.DepthFolder(folder, "youtubevos", "depth")
+    assert len(maps(tmp_path / "out")) == 16  # the earlier maps stand
+
+
+def test_config_is_checked() -> None:
+    with pytest.raises(UserError, match=r"depth.folder is none"):
+        replace(CONFIG, estimator="folder")
+    with pytest.raises(UserError, match="percentile_low"):
+        replace(CONFIG, percentile_low=99.0)
