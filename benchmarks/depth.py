@@ -105,7 +105,9 @@ def our_chain(estimator: DepthEstimator, videos: list[list[FrameRef]], precision
 def difference(one: list[NDArray[np.float32]], other: list[NDArray[np.float32]]) -> str:
     """Largest and mean absolute difference of log-depth."""
     gap = np.abs(np.stack(one) - np.stack(other))
-    return f"log-depth differs by {gap.max():.2e} at most, {gap.mean():.2e} on average (its spread: {np.stack(one).std():.2f})"
+    return (
+        f"log-depth differs by {gap.max():.2e} at most, {gap.mean():.2e} on average (spread {np.stack(one).std():.2f})"
+    )
 
 
 def measure(ways: list[Measured], repeat: int) -> None:

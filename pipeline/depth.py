@@ -31,6 +31,7 @@ from pipeline.core.runtime import digest, file_digest, log, pick_device, progres
 from pipeline.datasets.davis import open_davis
 from pipeline.datasets.locate import list_archives
 from pipeline.datasets.simulated import open_simulated
+from pipeline.datasets.splits import SUBMITTED, open_split
 from pipeline.datasets.video import VideoSource
 from pipeline.datasets.youtubevos import open_youtubevos
 from pipeline.hourglass.checkpoint import load_hourglass
@@ -43,7 +44,8 @@ from pipeline.sources.local import resolve
 
 _MOST_THREADS = 16
 
-DATASETS = ("davis", "youtubevos", "msra10k", "coco", "voc")
+RAW = ("davis", "youtubevos", "challenge")  # data sets of videos; of the others the simulated clips are taken
+DATASETS = (*RAW, "msra10k", "coco", "voc")
 
 
 def run(
@@ -54,7 +56,7 @@ def run(
     Args:
         dataset: One of DATASETS.
         config: Where depth comes from and how it is normalised.
-        frames: Folder of the source: the raw one of davis and youtubevos, the simulated clips of the others.
+        frames: Folder of the source: the raw one of a data set of videos, the simulated clips of the others.
         checkpoint: The trained depth network.
         output: Folder of shards to make; members are `<video>/<frame>.png`.
         scratch: Folder for finished shards of a run under way.
@@ -104,6 +106,9 @@ def open_sources(dataset: str, frames: Path) -> list[VideoSource]:
     if dataset == "youtubevos":
         names = {path.stem for path in list_archives(frames)}
         return [open_youtubevos(frames, split) for split in ("train", "valid") if split in names]
+    if dataset == "challenge":
+        listed = [split for split in SUBMITTED if split in _davis_splits(frames)]
+        return [open_split(frames, split) for split in listed or SUBMITTED[-1:]]
     return [open_simulated(frames)]
 
 
@@ -175,7 +180,7 @@ def main() -> None:
     run(
         dataset,
         settings.profile_params.depth,
-        layout.raw(dataset) if dataset in ("davis", "youtubevos") else layout.simulated(dataset),
+        layout.raw(dataset) if dataset in RAW else layout.simulated(dataset),
         layout.model("depth"),
         layout.depth(dataset),
         layout.scratch(f"depth-{dataset}"),

@@ -30,7 +30,8 @@ from pipeline.sources.config import CocoSource, DataConfig
 from pipeline.sources.fetch import Fetched, fetch, forget
 from pipeline.sources.local import check_archive, copy_checked, is_remote, link_or_copy, pack_folder, resolve
 
-WORDS = "expected embedded, published, none, the path of an archive or extracted folder, or a URL"
+PLACES = "the path of an archive or extracted folder, or a URL"
+WORDS = f"expected embedded, published, none, {PLACES}"
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class Request:
     Attributes:
         key: its parameter, for messages.
         value: the parameter's value.
-        published: what the archive should look like.
+        expected: what the archive may look like.
+        words: the values the parameter takes, for messages.
     """
 
     key: str
     value: str
-    published: Published
+    expected: tuple[Published, ...]
+    words: str = WORDS
 
 
 @dataclass(frozen=True)
@@ -65,21 +68,34 @@ def requests_of(dataset: str, data: DataConfig, where: str) -> list[Request]:
         where: path of that section in params.yaml, for messages.
 
     Raises:
-        UserError: no such data set, or only one of several archives is `none`.
+        UserError: no such data set, only one of several archives is `none`, or a value the data set does not take.
     """
     archives = archives_of(dataset)
+    if dataset == "challenge":
+        return [_one_of(archives, data.challenge, f"{where}.challenge")]
     source: str | CocoSource = getattr(data, dataset)
     requests = []
     for published in archives:
         value = source if isinstance(source, str) else str(getattr(source, published.part))
         key = ".".join(filter(None, (where, dataset, published.part)))
-        requests.append(Request(key, value, published))
+        requests.append(Request(key, value, (published,)))
     absent = [r.key for r in requests if r.value == "none"]
     if absent and len(absent) < len(requests):
         raise UserError(
             f"{absent[0]} is none but the other archive of {dataset} is not; expected both or none; set both"
         )
     return requests
+
+
+def _one_of(archives: tuple[Published, ...], value: str, key: str) -> Request:
+    """The request of a data set that is any one of several archives, named or given by its place."""
+    named = {published.called: published for published in archives}
+    words = f"expected none, {', '.join(p.called for p in archives if p.url)}, {PLACES}"
+    if value in named:
+        return Request(key, "published", (named[value],), words)
+    if value in ("embedded", "published"):
+        raise UserError(f"{key} is {value}; {words}; correct the parameter")
+    return Request(key, value, archives, words)
 
 
 def run(
@@ -131,21 +147,23 @@ def _url(request: Request) -> str | None:
     if request.value in ("embedded", "none"):
         return None
     if request.value == "published":
-        if request.published.url is None:
-            raise UserError(f"{request.key} is published, but {request.published.obtain}")
-        return request.published.url
+        (published,) = request.expected
+        if published.url is None:
+            raise UserError(f"{request.key} is {published.called or 'published'}, but {published.obtain}")
+        return published.url
     return request.value if is_remote(request.value) else None
 
 
 def _download(request: Request, scratch: Path, ledger: Ledger) -> _Download:
-    url, published = _url(request), request.published
+    url = _url(request)
     assert url is not None
-    if url == published.url:
+    published = next((p for p in request.expected if p.url == url), None)
+    if published is not None:
         fetched = fetch(url, scratch, ledger, published.n_bytes, published.checksum)
     else:
         fetched = fetch(url, scratch, ledger)
     with _forgotten_on_error(fetched):
-        suffix = check_archive(fetched.path, published)
+        published, suffix = check_archive(fetched.path, request.expected)
     if not fetched.known:
         ledger.record(url, f"sha256:{fetched.sha256}")
         log(f"{request.key}: no checksum is known for {url}; recorded sha256 {fetched.sha256} for later downloads")
@@ -167,7 +185,7 @@ def _copy_embedded(request: Request, published: Path, folder: Path) -> tuple[str
     manifest = published / "manifest.json"
     if not manifest.exists():
         raise UserError(f"{request.key} is embedded but {manifest} does not exist; run `dvc repro render` first")
-    stem = Path(request.published.name).stem
+    stem = Path(request.expected[0].name).stem
     files = [f for f in json.loads(manifest.read_text())["files"] if Path(f["name"]).stem == stem]
     if not files:
         raise UserError(
@@ -181,14 +199,14 @@ def _copy_embedded(request: Request, published: Path, folder: Path) -> tuple[str
 
 def _bring_path(request: Request, base: Path, folder: Path) -> tuple[str, str]:
     """Copy a user's archive, or pack a user's folder."""
-    published = request.published
-    hint = f"{WORDS}; {published.obtain or 'correct the parameter'}"
+    obtain = next((p.obtain for p in request.expected if p.obtain), "correct the parameter")
+    hint = f"{request.words}; {obtain}"
     source = resolve(request.value, request.key, base, hint)
     if source.is_dir():
-        name = published.stored_name(".zip")
-        pack_folder(source, folder / name, published)
+        name = pack_folder(source, folder, request.expected)
         return name, sha256_of(folder / name)
-    name = published.stored_name(check_archive(source, published))
+    published, suffix = check_archive(source, request.expected)
+    name = published.stored_name(suffix)
     checksum = published.checksum_of(source.name, source.stat().st_size)
     if published.checksum and checksum is None:
         log(f"{request.key}: {source.name} is not the published archive (name or length differ); its origin is unknown")

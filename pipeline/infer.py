@@ -1,10 +1,12 @@
-"""Segment the videos of a DAVIS split with the trained network: masks from the first one on.
+"""Segment the videos of a split with the trained network: masks from the first one on.
 
 The network is the one stored in the checkpoint. Sequences that are done survive a kill and are not repeated. Under
-torchrun they are spread over the processes. Nothing is written to the output before every sequence is whole.
+torchrun they are spread over the processes. Nothing is written to the output before every sequence is whole. Masks of a
+split that only a challenge's server can score are also checked and packed for it.
 
-Reads: models/${profile}/dstm.pt, data/${profile}/raw/davis, data/${profile}/depth/davis
-Writes: data/${profile}/masks
+Reads: models/${profile}/dstm.pt, data/${profile}/raw/davis, data/${profile}/depth/davis,
+    data/${profile}/raw/challenge, data/${profile}/depth/challenge
+Writes: data/${profile}/masks, data/${profile}/submission
 Params: infer, profiles.${profile}.infer
 Run: python -m pipeline.launch pipeline.infer
 """
@@ -34,8 +36,9 @@ from pipeline.core.images import encode_mask
 from pipeline.core.layout import Layout
 from pipeline.core.processes import Processes, join_processes
 from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, run_main, scratch_lock
-from pipeline.datasets.davis import open_davis
+from pipeline.datasets.config import Split
 from pipeline.datasets.depth_input import DepthInput, open_depth_input
+from pipeline.datasets.splits import SUBMITTED, dataset_of, open_split
 from pipeline.datasets.video import Video, VideoSource
 from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
@@ -43,11 +46,13 @@ from pipeline.inference.ahead import WriteBehind, read_ahead
 from pipeline.inference.config import InferConfig, InferSwitches
 from pipeline.inference.fused import fuse
 from pipeline.inference.multiscale import Frame, propagate
+from pipeline.scoring.results import Results
+from pipeline.scoring.submission import Server, write_submission
 from pipeline.settings import load_settings
 
 
 @dataclass(frozen=True)
-class Segmenter:
+class SetSegmenter:
     """What every sequence of a set is segmented with.
 
     Attributes:
@@ -109,11 +114,12 @@ def run(
     config: InferConfig,
     device: torch.device,
     workers: int,
+    submission: Path | None = None,
 ) -> None:
     """Segment every video of the split.
 
     Args:
-        raw: folder of the DAVIS archive.
+        raw: folder of the archive that holds the split.
         depth: shards of its depth maps; not touched for a network without depth.
         weights: the D-STM checkpoint.
         masks: folder to write, `<sequence>/<frame>.png`.
@@ -122,17 +128,20 @@ def run(
         config: split, memory, scales.
         device: of the computation.
         workers: sequences segmented at a time on a CPU.
+        submission: folder for the server's archive, `<split>.zip`; left empty for a split that is scored here. None:
+            not written.
 
     Raises:
-        UserError: unfit inputs, or sequences that failed, named after all others were done.
+        UserError: unfit inputs, sequences that failed, named after all others were done, or masks a server would
+            refuse.
     """
     network = fuse(load_dstm(weights, device))
-    source = open_davis(raw, config.split)
+    source = open_split(raw, config.split)
     model = network.switches
     maps = open_depth_input(depth, model.depth_input, source.videos) if model.depth else None
     inputs = [file_digest(weights), fingerprint(raw), fingerprint(depth) if maps else ""]
     done = scratch / digest([asdict(switches), asdict(config), *inputs])
-    segmenter = Segmenter(network, source, maps, switches, config, device, workers)
+    segmenter = SetSegmenter(network, source, maps, switches, config, device, workers)
     with join_processes() as processes:
         if not processes.first:
             _segment_share(segmenter, done, processes)
@@ -147,11 +156,13 @@ def run(
             with output_folder(masks) as folder:
                 for video in source.videos:
                     shutil.copytree(done / video.name, folder / video.name)
+            if submission is not None:
+                _pack(source, config.split, masks, submission)
             shutil.rmtree(done)
     log(f"wrote masks of {len(source.videos)} sequences")
 
 
-def _segment_share(segmenter: Segmenter, done: Path, processes: Processes) -> list[str]:
+def _segment_share(segmenter: SetSegmenter, done: Path, processes: Processes) -> list[str]:
     """Segment this process' share of what is left; returns what failed in any process."""
     videos = sorted(segmenter.source.videos, key=lambda video: -len(video.frames))  # long ones first: an even end
     left = set(processes.agree([video.name for video in videos if not (done / video.name).is_dir()]))
@@ -170,7 +181,7 @@ def _segment_share(segmenter: Segmenter, done: Path, processes: Processes) -> li
     return processes.gather(sorted(filter(None, failures)))
 
 
-def _segment_one(segmenter: Segmenter, done: Path, tally: _Tally, video: Video) -> str | None:
+def _segment_one(segmenter: SetSegmenter, done: Path, tally: _Tally, video: Video) -> str | None:
     """Segment a sequence into its folder; returns what went wrong, for the others are to go on."""
     start = time.monotonic()
     try:
@@ -185,6 +196,14 @@ def _segment_one(segmenter: Segmenter, done: Path, tally: _Tally, video: Video) 
         return f"{video.name} ({' '.join(str(error).split())[:300] or type(error).__name__})"
     tally.add(video, time.monotonic() - start)
     return None
+
+
+def _pack(source: VideoSource, split: Split, masks: Path, submission: Path) -> None:
+    """Write what the split's server accepts, or nothing for a split that is scored here."""
+    with output_folder(submission) as folder:
+        if split in SUBMITTED:
+            server: Server = "youtubevos" if split == "youtubevos-valid" else "davis"
+            write_submission(source, Results(masks), folder / f"{split}.zip", server)
 
 
 class _Tally:
@@ -234,9 +253,10 @@ def main() -> None:
     """Run the stage with params.yaml."""
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
+    dataset = dataset_of(settings.profile_params.infer.split)
     run(
-        layout.raw("davis"),
-        layout.depth("davis"),
+        layout.raw(dataset),
+        layout.depth(dataset),
         layout.model("dstm"),
         layout.masks,
         layout.scratch("infer"),
@@ -244,6 +264,7 @@ def main() -> None:
         settings.profile_params.infer,
         pick_device(settings.runtime.device),
         settings.runtime.workers,
+        layout.submission,
     )
 
 

@@ -1,7 +1,8 @@
 """Render the embedded sample as the published archives.
 
 Layered 2.5-D scenes with known masks and depth, one folder for each dataset, with a manifest. In a profile that works
-on published data (`world.render: false`) the folders hold an empty manifest.
+on published data (`world.render: false`) the folders hold an empty manifest, and that of `challenge` always does: what
+the sample holds is scored.
 
 Reads: nothing
 Writes: data/${profile}/published
@@ -22,7 +23,7 @@ from pipeline.sample.stills import write_coco, write_msra10k, write_voc
 from pipeline.sample.videos import write_davis, write_mannequin, write_youtubevos
 from pipeline.sample.workers import Crew
 
-DATASETS = ("davis", "youtubevos", "msra10k", "coco", "voc", "mannequin")
+DATASETS = ("davis", "youtubevos", "msra10k", "coco", "voc", "mannequin", "challenge")
 
 
 def run(world: WorldConfig, published: Path, workers: int) -> None:

@@ -3,7 +3,8 @@
 The training curves and the bars by sequence are drawn by `dvc plots show` straight from the metrics of the stages that
 write them; this stage adds what needs the frames.
 
-Reads: data/${profile}/raw/davis, data/${profile}/depth/davis, data/${profile}/masks, metrics/per_object.csv
+Reads: data/${profile}/raw/davis, data/${profile}/depth/davis, data/${profile}/raw/challenge,
+    data/${profile}/depth/challenge, data/${profile}/masks, metrics/per_object.csv
 Writes: metrics/report/by_kind.csv, metrics/report/pictures
 Params: profiles.${profile}.infer.split
 Run: python -m pipeline.report
@@ -21,14 +22,14 @@ from pipeline.core.files import output_folder, write_text
 from pipeline.core.images import decode_mask, encode_jpeg
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import log, run_main
-from pipeline.datasets.davis import open_davis
 from pipeline.datasets.depth_maps import DepthMaps
+from pipeline.datasets.splits import dataset_of, open_split
 from pipeline.datasets.video import Video, VideoSource
 from pipeline.reporting.pictures import Moment, choose_sequences, choose_times, draw_strip
 from pipeline.reporting.tables import SequenceScore, read_per_object, score_sequences, tabulate_kinds, to_csv
 from pipeline.settings import load_settings
 
-_TIMES, _UNSCORED = 5, 6
+_TIMES = 5
 
 
 def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, report: Path) -> None:
@@ -52,7 +53,7 @@ def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, re
         for role, (name, title) in titles.items():
             if name not in videos:
                 raise UserError(f"{per_object} scores {name}, which {source.name} lacks; run the score stage again")
-            moments = _read_moments(source, videos[name], depth, masks)
+            moments = _read_moments(source, videos[name], depth, masks, scored=bool(objects))
             (folder / f"{role}.jpg").write_bytes(encode_jpeg(draw_strip(title, moments), quality=88))
     write_text(report / "by_kind.csv", to_csv(rows))
     for row in rows:
@@ -61,10 +62,12 @@ def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, re
 
 
 def _choose(source: VideoSource, scores: list[SequenceScore]) -> dict[str, tuple[str, str]]:
-    """File stem -> sequence and title. A split without published annotations shows its first sequences."""
+    """File stem -> sequence and title. Without scores: the first, the middle and the last sequence by name."""
     if not scores:
-        first = source.videos[:_UNSCORED]
-        return {f"sequence-{i}": (video.name, f"{video.name}: not scored") for i, video in enumerate(first, start=1)}
+        names = sorted(video.name for video in source.videos)
+        places = {"first": 0, "last": len(names) - 1, "middle": len(names) // 2}
+        shown = {names[i]: role for role, i in reversed(places.items())}  # each sequence once
+        return {role: (name, f"{name}: not scored ({role} by name)") for name, role in shown.items()}
     chosen = choose_sequences(scores)
     told = {role: role if role == score.kind else f"{role} of {len(scores)}" for role, score in chosen.items()}
     return {
@@ -72,16 +75,17 @@ def _choose(source: VideoSource, scores: list[SequenceScore]) -> dict[str, tuple
     }
 
 
-def _read_moments(source: VideoSource, video: Video, depth: DepthMaps, masks: Path) -> list[Moment]:
+def _read_moments(source: VideoSource, video: Video, depth: DepthMaps, masks: Path, scored: bool) -> list[Moment]:
     chosen = [video.frames[i] for i in choose_times(len(video.frames), _TIMES)]
+    first = min(video.first_seen.values())
     return [
         Moment(
             frame_id=frame_id,
             frame=source.frame(video, frame_id),
             result=_read_result(masks / video.name / f"{frame_id}.png"),
-            truth=source.mask(video, frame_id) if frame_id in video.annotated else None,
+            truth=source.mask(video, frame_id) if scored and frame_id in video.annotated else None,
             depth=depth.read(video.name, frame_id),
-            given=frame_id == video.frames[0],
+            given=frame_id == first,
         )
         for frame_id in chosen
     ]
@@ -97,8 +101,9 @@ def main() -> None:
     """Report on what the active profile predicted."""
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
-    source = open_davis(layout.raw("davis"), settings.profile_params.infer.split)
-    depth = DepthMaps(layout.depth("davis"))
+    split = settings.profile_params.infer.split
+    source = open_split(layout.raw(dataset_of(split)), split)
+    depth = DepthMaps(layout.depth(dataset_of(split)))
     run(source, depth, layout.masks, layout.metrics / "per_object.csv", layout.metrics / "report")
 
 

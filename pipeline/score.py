@@ -2,7 +2,7 @@
 
 Per object, kind of video and set. Test splits, whose annotations are not published, get figures of null.
 
-Reads: data/${profile}/raw/davis, data/${profile}/masks
+Reads: data/${profile}/raw/davis, data/${profile}/raw/challenge, data/${profile}/masks
 Writes: metrics/scores.json, metrics/per_object.csv
 Params: profiles.${profile}.infer.split
 Run: python -m pipeline.score
@@ -16,7 +16,8 @@ from pathlib import Path
 from pipeline.core.files import write_json, write_text
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import log, run_main
-from pipeline.datasets.davis import open_davis
+from pipeline.datasets.config import Split
+from pipeline.datasets.splits import dataset_of, open_split
 from pipeline.scoring.davis import score_davis
 from pipeline.scoring.evaluation import score_set
 from pipeline.scoring.results import Results
@@ -26,11 +27,11 @@ from pipeline.scoring.workers import available_cores
 from pipeline.settings import load_settings
 
 
-def run(raw: Path, masks: Path, split: str, metrics: Path, jobs: int) -> None:
-    """Score a folder of masks against a split of DAVIS.
+def run(raw: Path, masks: Path, split: Split, metrics: Path, jobs: int) -> None:
+    """Score a folder of masks against a split.
 
     Args:
-        raw: folder of the DAVIS archive.
+        raw: folder of the archive that holds the split.
         masks: `<sequence>/<frame>.png`.
         split: the split the masks were made for.
         metrics: folder for `scores.json` and `per_object.csv`.
@@ -39,9 +40,9 @@ def run(raw: Path, masks: Path, split: str, metrics: Path, jobs: int) -> None:
     Raises:
         UserError: unfit annotations or masks.
     """
-    source = open_davis(raw, split)
+    source = open_split(raw, split)
     if not scorable(source):
-        log(f"{source.name} publishes only first masks: nothing to score; send the submission archive to its server")
+        log(f"{source.name} publishes only first masks: nothing to score; send the submission to its server")
         write_json(metrics / "scores.json", {"J&F": None})
         write_text(metrics / "per_object.csv", per_object_csv([]))
         return
@@ -58,7 +59,7 @@ def main() -> None:
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
     split = settings.profile_params.infer.split
-    run(layout.raw("davis"), layout.masks, split, layout.metrics, available_cores())
+    run(layout.raw(dataset_of(split)), layout.masks, split, layout.metrics, available_cores())
 
 
 if __name__ == "__main__":

@@ -100,6 +100,17 @@ def test_archives_read_alike(make: Callable[[Path], Path], tmp_path: Path) -> No
         archive.read("c")
 
 
+def test_a_folder_is_read_through_links(tmp_path: Path) -> None:
+    as_folder(tmp_path / "elsewhere")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "a").symlink_to(tmp_path / "elsewhere" / "a")
+    (tmp_path / "f" / "b.bin").symlink_to(tmp_path / "elsewhere" / "b.bin")
+    (tmp_path / "f" / "gone").symlink_to(tmp_path / "nowhere")
+    archive = open_archive(tmp_path / "f")
+    assert archive.names() == sorted(FILES)
+    read_or_fail(archive)
+
+
 def test_damaged_archives(tmp_path: Path) -> None:
     whole = as_zip(tmp_path / "f.zip").read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])

@@ -14,8 +14,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 STILLS = ("msra10k", "coco", "voc")
-DATASETS = ("davis", "youtubevos", *STILLS, "mannequin")
-DEPTHS = {f"depth@{name}" for name in ("davis", "youtubevos", *STILLS)}
+DATASETS = ("davis", "youtubevos", *STILLS, "mannequin", "challenge")
+DEPTHS = {f"depth@{name}" for name in ("davis", "youtubevos", *STILLS, "challenge")}
 SCORED = {"infer", "score", "report"}
 TRAINED = {"pretrain", "train", *SCORED}
 ALL = {
@@ -122,6 +122,7 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
     ({"profiles__sample__depth__percentile_low": 1.0}, DEPTHS | TRAINED),
     ({"profiles__sample__train_depth__epochs": 1}, {"train_depth"} | DEPTHS | TRAINED),
     ({"profiles__sample__data__davis": "x"}, {"download@davis", "depth@davis", "train", *SCORED}),
+    ({"profiles__sample__data__challenge": "x"}, {"download@challenge", "depth@challenge", *SCORED}),
     ({"runtime__processes": 2}, set()),
     ({"runtime__workers": 5}, set()),
     ({"profiles__paper__train__lr": 1.0, "profiles__paper__infer__memory_every": 7}, set()),

@@ -88,7 +88,7 @@ def test_normalised_depth() -> None:
     inverse = invert(log_depth)
     np.testing.assert_allclose(inverse.astype(float), np.array([[1, 0.5], [0.25, 0.125]]), rtol=1e-3)
     depth = normalise(inverse, DepthRange(far=0.125, near=0.5), 2, 2)
-    np.testing.assert_allclose(depth, np.array([[1.0, 1.0], [1 / 3, 0.0]]), atol=1e-3)  # near is 1, far is 0, beyond is cut off
+    np.testing.assert_allclose(depth, np.array([[1.0, 1.0], [1 / 3, 0.0]]), atol=1e-3)  # beyond near and far is cut off
     assert normalise(inverse, DepthRange(0.125, 1.0), 5, 3).shape == (5, 3)
     assert np.all(normalise(np.ones((3, 3)), robust_range([np.ones((3, 3))], 2, 98), 3, 3) == 0.5)
     assert np.isfinite(invert(np.array([-1e9, 1e9], np.float32))).all()

@@ -22,7 +22,7 @@ from pipeline.sources import catalog, fetch, local
 from pipeline.sources.checksums import Digest, Ledger
 from pipeline.sources.config import CocoSource, DataConfig
 
-NONE = DataConfig("none", "none", "none", CocoSource("none", "none"), "none", "none")
+NONE = DataConfig("none", "none", "none", CocoSource("none", "none"), "none", "none", "none")
 WHERE = "profiles.sample.data"
 DAVIS = {
     "DAVIS/ImageSets/2017/train.txt": b"a\n",

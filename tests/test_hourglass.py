@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import zlib
@@ -15,8 +16,9 @@ from pipeline.convert import convert_mannequin
 from pipeline.core.errors import UserError
 from pipeline.hourglass.checkpoint import PUBLISHED, load_hourglass, read_any, read_published, save_hourglass
 from pipeline.hourglass.config import HourglassConfig
-from pipeline.hourglass.fused import FusedHourglass, fold, rectify
-from pipeline.hourglass.network import Hourglass
+from pipeline.hourglass.fused import FusedHourglass, fold
+from pipeline.hourglass.network import KINDS, Hourglass, Inception
+from pipeline.hourglass.rectify import rectify
 
 # What the network of google/mannequinchallenge (commit in the file) gave for the weights and frames of `noise`.
 PUBLISHED_VALUES = json.loads((Path(__file__).parent / "fixtures" / "hourglass.json").read_text())
@@ -129,9 +131,31 @@ def test_fold_is_convolution_then_norm() -> None:
 
 
 def test_rectify_is_relu_also_in_bfloat16() -> None:
-    x = torch.tensor([-3e38, -1.0, -1e-40, -0.0, 0.0, 1e-40, 0.5, 3e38, torch.inf, -torch.inf])
+    values = torch.tensor([-3e38, -1.0, -1e-40, -0.0, 0.0, 1e-40, 0.5, 3e38, torch.inf, -torch.inf])
     for dtype in (torch.float32, torch.bfloat16):
-        assert torch.equal(rectify(x.to(dtype)), torch.relu(x.to(dtype)))
+        x, y = (values.to(dtype).clone().requires_grad_() for _ in range(2))
+        ours, theirs = rectify(x * 1), torch.relu(y * 1)
+        assert torch.equal(ours, theirs)
+        gradient = torch.arange(1, 11, dtype=dtype)
+        ours.backward(gradient), theirs.backward(gradient)
+        assert x.grad is not None and y.grad is not None and torch.equal(x.grad, y.grad)
+
+
+def test_joined_branches_train_as_separate_ones() -> None:
+    """Output, gradients and running statistics of a block equal those of its branches run one by one."""
+    torch.manual_seed(0)
+    block = Inception(16, KINDS["C"], 0.25)
+    branches = copy.deepcopy(block)
+    x, y = (torch.rand(2, 16, 12, 14, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+    ours, separate = block(x), torch.cat([branch(y) for branch in branches.convs], dim=1)
+    torch.testing.assert_close(ours, separate)
+    weight = torch.rand_like(ours)
+    (ours * weight).sum().backward(), (separate * weight).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+    for mine, theirs in zip(block.parameters(), branches.parameters()):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-4, rtol=1e-4)
+    for one, other in zip(block.buffers(), branches.buffers()):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_batch_equals_its_items() -> None:

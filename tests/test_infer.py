@@ -96,25 +96,25 @@ def test_resuming_equals_no_interruption(tmp_path: Path, monkeypatch: pytest.Mon
     arguments = set_up(tmp_path) | {"workers": 1}
     infer.run(**{**arguments, "masks": tmp_path / "whole"})
     segmented: list[str] = []
-    write = infer.Segmenter.write
+    write = infer.SetSegmenter.write
 
-    def interrupted(self: infer.Segmenter, video: Any, folder: Path) -> None:
+    def interrupted(self: infer.SetSegmenter, video: Any, folder: Path) -> None:
         if len(segmented) == 1:
             (folder / "00000.png").write_bytes(b"half a sequence")
             raise KeyboardInterrupt
         write(self, video, folder)
         segmented.append(video.name)
 
-    monkeypatch.setattr(infer.Segmenter, "write", interrupted)
+    monkeypatch.setattr(infer.SetSegmenter, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         infer.run(**arguments)
     assert not (tmp_path / "masks").exists() and segmented == ["one"]
 
-    def counted(self: infer.Segmenter, video: Any, folder: Path) -> None:
+    def counted(self: infer.SetSegmenter, video: Any, folder: Path) -> None:
         write(self, video, folder)
         segmented.append(video.name)
 
-    monkeypatch.setattr(infer.Segmenter, "write", counted)
+    monkeypatch.setattr(infer.SetSegmenter, "write", counted)
     infer.run(**arguments)
     assert segmented == ["one", "two", "three"], "what was done is not repeated"
     assert files(tmp_path / "masks") == files(tmp_path / "whole")
@@ -123,15 +123,15 @@ def test_resuming_equals_no_interruption(tmp_path: Path, monkeypatch: pytest.Mon
 def test_other_parameters_never_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = set_up(tmp_path) | {"workers": 1}
     segmented: list[str] = []
-    write = infer.Segmenter.write
+    write = infer.SetSegmenter.write
 
-    def interrupted(self: infer.Segmenter, video: Any, folder: Path) -> None:
+    def interrupted(self: infer.SetSegmenter, video: Any, folder: Path) -> None:
         if len(segmented) == 2:
             raise KeyboardInterrupt
         write(self, video, folder)
         segmented.append(video.name)
 
-    monkeypatch.setattr(infer.Segmenter, "write", interrupted)
+    monkeypatch.setattr(infer.SetSegmenter, "write", interrupted)
     for changes in ({}, {"switches": TTA}, {"config": replace(CONFIG, memory_every=2)}):
         segmented.clear()
         with pytest.raises(KeyboardInterrupt):
@@ -151,14 +151,14 @@ def test_a_failed_sequence_fails_the_stage_after_the_others(tmp_path: Path) -> N
 def test_an_interruption_reaches_the_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread is interrupted; the sequence in the other one ends at its next frame and leaves no folder."""
     arguments = set_up(tmp_path, {"a": make_toy(40, 1, 40, 56), "b": make_toy(39, 1, 40, 56)})
-    write = infer.Segmenter.write
+    write = infer.SetSegmenter.write
 
-    def interrupted(self: infer.Segmenter, video: Any, folder: Path) -> None:
+    def interrupted(self: infer.SetSegmenter, video: Any, folder: Path) -> None:
         if video.name == "b":
             raise KeyboardInterrupt
         write(self, video, folder)
 
-    monkeypatch.setattr(infer.Segmenter, "write", interrupted)
+    monkeypatch.setattr(infer.SetSegmenter, "write", interrupted)
     monkeypatch.setattr(infer.os, "sched_getaffinity", lambda _: {0, 1})
     with pytest.raises(KeyboardInterrupt):
         infer.run(**arguments)

@@ -38,7 +38,7 @@ def test_another_seed_gives_another_world(tmp_path: Path) -> None:
     render.run(replace(SMALL, seed=SMALL.seed + 1), tmp_path / "published", workers=1)
     after = contents(tmp_path / "published")
     assert before.keys() == after.keys()
-    assert all(before[name] != after[name] for name in before)
+    assert {name for name in before if before[name] == after[name]} == {"challenge/manifest.json"}  # without a sample
 
 
 def test_a_profile_on_published_data_gets_empty_manifests(tmp_path: Path) -> None:

@@ -177,11 +177,15 @@ def test_stage_writes_the_same_bytes_twice(tmp_path: Path) -> None:
 
 
 def test_split_without_annotations_is_shown_unscored(tmp_path: Path) -> None:
-    source = ToySource("car", "boat", annotated=1)
+    source = ToySource("car", "boat", "dog", "ant", "elk", annotated=1)
     depth, masks, per_object = write_inputs(tmp_path, source, [])
     report.run(source, depth, masks, per_object, tmp_path / "report")
-    assert sorted(p.name for p in (tmp_path / "report" / "pictures").iterdir()) == ["sequence-1.jpg", "sequence-2.jpg"]
+    pictures = {p.stem: decode_rgb(p.read_bytes(), p.name) for p in (tmp_path / "report" / "pictures").iterdir()}
+    assert sorted(pictures) == ["first", "last", "middle"]  # ant, elk and car
+    assert {picture.shape for picture in pictures.values()} == {(36 + 2 * 132, 4 + 4 * 260, 3)}, "no row of truth"
     assert (tmp_path / "report" / "by_kind.csv").read_text() == "kind,sequences,objects,J&F,J,F,copy_first\n"
+    report.run(ToySource("car", annotated=1), depth, masks, per_object, tmp_path / "one")
+    assert [p.name for p in (tmp_path / "one" / "pictures").iterdir()] == ["first.jpg"]
 
 
 def test_nothing_partial_is_left(tmp_path: Path) -> None:

@@ -127,13 +127,24 @@ def test_youtubevos_archive(tmp_path: Path, every: int) -> None:
     wanted = wanted_masks(source, "youtubevos")
     assert [w.required for w in wanted] == [("00000", "00005", "00010"), ("00005", "00010", "00015")]
     assert [sorted(w.ids) for w in wanted] == [[1], [1, 2]]
-    assert wanted[1].optional == (("00000",) if every == 5 else ("00000", "00001", "00002", "00003", "00004"))
+    between = [f"{t:05d}" for t in range(16) if t % 5] if every == 1 else []
+    assert wanted[1].optional == tuple(sorted(["00000", *between]))
     blank = encode_mask(np.zeros((48, 64), np.uint8))
     files = {f"{w.name}/{frame}.png": blank for w in wanted for frame in w.required}
     results = Results(write_folder(tmp_path / "masks", files | {"b/00000.png": blank}))
     write_submission(source, results, tmp_path / "out.zip", "youtubevos")
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert archive.namelist() == [f"Annotations/{name}" for name in sorted(files)]
+        archive.extractall(tmp_path / "unpacked")
+    for packed in (tmp_path / "out.zip", tmp_path / "unpacked"):  # what is sent can itself be checked
+        assert check(wanted, Results(packed)) == []
+    (tmp_path / "unpacked/Annotations/a/00005.png").unlink()
+    (tmp_path / "unpacked/Annotations/c").mkdir()
+    found = [str(fault) for fault in check(wanted, Results(tmp_path / "unpacked"))]
+    assert [fault.partition(": ")[0].removeprefix(f"{tmp_path}/") for fault in found] == [
+        "unpacked/c",
+        "unpacked/Annotations/a/00005.png",
+    ]
 
 
 def test_indexed_png_equals_the_general_decoder() -> None:

@@ -35,6 +35,7 @@ CONFIG = TrainDepthConfig(
     batch=4,
     replicas=2,
     lr=2e-3,
+    beta2=0.999,
     warmup_steps=2,
     schedule="cosine",
     halve_every=1,

@@ -61,7 +61,12 @@ class _Sorted:
 class _Folder(_Sorted):
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+        self._names = sorted(
+            file.relative_to(path).as_posix()
+            for folder, _, files in os.walk(path, followlinks=True)  # sequences are often links to another disk
+            for file in map(Path(folder).joinpath, files)
+            if file.is_file()
+        )
 
     def read(self, name: str) -> bytes:
         if not self.has(name):

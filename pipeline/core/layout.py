@@ -45,6 +45,11 @@ class Layout:
         """Predicted masks in DAVIS' result layout."""
         return self.data / "masks"
 
+    @property
+    def submission(self) -> Path:
+        """The archive for a challenge's server; empty where the split is scored here."""
+        return self.data / "submission"
+
     def model(self, name: str) -> Path:
         """A checkpoint: `depth`, `pretrain` or `dstm`."""
         return self.root / "models" / self.profile / f"{name}.pt"

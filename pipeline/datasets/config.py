@@ -1,10 +1,13 @@
-"""Settings of clip sampling and augmentation; params.yaml is their only source."""
+"""Settings of clip sampling and augmentation, and the names of splits; params.yaml is their only source."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.core.errors import UserError
+
+Split = Literal["train", "val", "test-dev", "test-challenge", "youtubevos-valid"]
 
 
 def _require(holds: bool, key: str, value: object, accepted: str) -> None:

@@ -35,7 +35,7 @@ class DepthFitter:
 
     def __init__(self, model: Hourglass, config: TrainDepthConfig, steps_per_epoch: int) -> None:
         self.model, self._config, self._steps_per_epoch = model, config, steps_per_epoch
-        self._optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.9, 0.999), fused=True)
+        self._optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True)
         self._device = next(model.parameters()).device
         self._replicas = _replicas(model, config.replicas)
         self.epoch = 0

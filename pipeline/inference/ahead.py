@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, repeat
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,6 +36,19 @@ def read_ahead(items: Iterable[T], read: Callable[[T], R], count: int, threads: 
         finally:
             for future in ready:
                 future.cancel()
+
+
+def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
+    """The items, produced in a thread, with at most `count` of them waiting.
+
+    Raises:
+        Exception: what producing them raised, in its place.
+    """
+    source, end = iter(items), object()
+    for item in read_ahead(repeat(None), lambda _: next(source, end), count, threads=1):
+        if item is end:
+            return
+        yield cast(T, item)
 
 
 class WriteBehind:

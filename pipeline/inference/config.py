@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.core.errors import UserError
+from pipeline.datasets.config import Split
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class InferConfig:
     """Inference (`profiles.*.infer` in params.yaml).
 
     Attributes:
-        split: DAVIS-2017 split to segment.
+        split: what to segment: `train` or `val` of DAVIS-2017, scored here; or, of the data set `challenge`,
+            `test-dev`, `test-challenge` (DAVIS) or `youtubevos-valid`, packed for the challenge's server.
         memory_every: every how many frames one is kept in the memory, beside the first and the previous one.
         memory_frames: most frames the memory may hold, at least 2 (first and previous); 0: no limit.
         lookahead: frames whose queries are encoded together, ahead of the propagation; does not change the result.
@@ -35,7 +37,7 @@ class InferConfig:
         scales: with `infer.tta`, factors on the sides of the frame.
     """
 
-    split: str
+    split: Split
     memory_every: int
     memory_frames: int
     lookahead: int

@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from pipeline.dstm.backbone import Backbone
 from pipeline.dstm.network import DSTM
-from pipeline.hourglass.fused import rectify
+from pipeline.hourglass.rectify import rectify
 
 # Names of a convolution and the normalisation of its output in timm's blocks; in a Sequential they are neighbours.
 _PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("conv", "bn0"), ("fc1", "bn1"))

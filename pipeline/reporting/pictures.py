@@ -66,7 +66,7 @@ def choose_times(n_frames: int, n_times: int) -> list[int]:
 
 
 def draw_strip(title: str, moments: Sequence[Moment]) -> NDArray[np.uint8]:
-    """Draw a sequence: a column per time step; from the top the result over the frame, its depth map, the truth.
+    """Draw a sequence: a column per time step; from the top the result over the frame, its depth map, the truth if any.
 
     Args:
         title: burnt into the top of the picture (ASCII).
@@ -75,7 +75,8 @@ def draw_strip(title: str, moments: Sequence[Moment]) -> NDArray[np.uint8]:
     Returns:
         uint8 H,W,3 RGB; every tile is 256 pixels wide.
     """
-    columns = [_draw_column(moment) for moment in moments]
+    truths = any(moment.truth is not None for moment in moments)
+    columns = [_draw_column(moment, truths) for moment in moments]
     gap = np.full((columns[0].shape[0], _GAP, 3), _PAPER, np.uint8)
     body = np.concatenate([part for column in columns for part in (gap, column)] + [gap], axis=1)
     bar = np.full((_TITLE_HEIGHT, body.shape[1], 3), _PAPER, np.uint8)
@@ -83,17 +84,17 @@ def draw_strip(title: str, moments: Sequence[Moment]) -> NDArray[np.uint8]:
     return np.concatenate([bar, body], axis=0)
 
 
-def _draw_column(moment: Moment) -> NDArray[np.uint8]:
+def _draw_column(moment: Moment, truths: bool) -> NDArray[np.uint8]:
     height = max(1, round(moment.frame.shape[0] * _TILE_WIDTH / moment.frame.shape[1]))
     frame = _fit(moment.frame, height, cv2.INTER_AREA)
     result = overlay(frame, _fit(moment.result, height, cv2.INTER_NEAREST))
     grey = np.rint(255 * np.clip(_fit(moment.depth, height, cv2.INTER_LINEAR), 0, 1)).astype(np.uint8)
     depth = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
     tiles = [(f"{'given' if moment.given else 'result'} {moment.frame_id}", result), ("depth", depth)]
-    if moment.truth is None:
-        tiles.append(("no truth", frame.copy()))
-    else:
+    if moment.truth is not None:
         tiles.append(("truth", overlay(frame, _fit(moment.truth, height, cv2.INTER_NEAREST))))
+    elif truths:
+        tiles.append(("no truth", frame.copy()))
     gap = np.full((_GAP, _TILE_WIDTH, 3), _PAPER, np.uint8)
     return np.concatenate([part for text, tile in tiles for part in (_labelled(tile, text), gap)], axis=0)
 

@@ -1,4 +1,4 @@
-"""A folder or zip of results: one indexed PNG a frame, `<sequence>/<frame>.png`."""
+"""A folder or zip of results: one indexed PNG a frame, `<sequence>/<frame>.png`, or that below `Annotations/`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pipeline.core.archives import open_archive
 from pipeline.core.errors import UserError
 from pipeline.scoring.indexed_png import decode_indexed
+
+_TOP = "Annotations/"
 
 
 class Results:
@@ -26,14 +28,17 @@ class Results:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._archive = open_archive(path)
+        names = self._archive.names()
+        inside = bool(names) and all(name.startswith(_TOP) for name in names)
+        self._top = _TOP if inside else ""  # the layout of YouTube-VOS' server
 
     def names(self) -> list[str]:
-        """Names of all files, sorted."""
-        return self._archive.names()
+        """Names of all files, sorted, as `<sequence>/<frame>.png` where they are in order."""
+        return [name.removeprefix(self._top) for name in self._archive.names()]
 
     def label(self, sequence: str, frame_id: str) -> str:
         """Path of a mask, for messages."""
-        return f"{self.path}/{sequence}/{frame_id}.png"
+        return f"{self.path}/{self._top}{sequence}/{frame_id}.png"
 
     def data(self, sequence: str, frame_id: str) -> bytes:
         """The bytes of a mask.
@@ -41,7 +46,7 @@ class Results:
         Raises:
             UserError: it is missing.
         """
-        name = f"{sequence}/{frame_id}.png"
+        name = f"{self._top}{sequence}/{frame_id}.png"
         if self._archive.has(name):
             return self._archive.read(name)
         names = self.names()
@@ -69,5 +74,5 @@ class Results:
         """Top folders, with or without files, that belong to no expected sequence; sorted."""
         found = {name.partition("/")[0] for name in self.names() if "/" in name}
         if self.path.is_dir():
-            found |= {entry.name for entry in self.path.iterdir() if entry.is_dir()}
+            found |= {entry.name for entry in (self.path / self._top).iterdir() if entry.is_dir()}
         return sorted(found - set(expected))

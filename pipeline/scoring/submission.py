@@ -65,7 +65,7 @@ def wanted_masks(source: Annotations, server: Server) -> list[Wanted]:
 
     Args:
         source: the split.
-        server: DAVIS: every frame. YouTube-VOS: every fifth from the first mask on; earlier ones are optional.
+        server: DAVIS: every frame. YouTube-VOS: every fifth from the first mask on; all others are optional.
     """
     return [_want(source, video, server) for video in progress(source.videos, len(source.videos), "first masks")]
 
@@ -81,7 +81,7 @@ def _want(source: Annotations, video: AnnotatedVideo, server: Server) -> Wanted:
         return Wanted(video.name, video.frames, (), *shape, frozenset(ids))
     first = min(video.first_seen.values())
     required = tuple(frame_id for frame_id in _judged(video.frames) if frame_id >= first)
-    optional = tuple(frame_id for frame_id in video.frames if frame_id < first)
+    optional = tuple(frame_id for frame_id in video.frames if frame_id not in required)
     return Wanted(video.name, required, optional, *shape, frozenset(ids))
 
 
@@ -178,7 +178,7 @@ def write_submission(source: Annotations, results: Results, out: Path, server: S
                 name = f"{top}{sequence.name}/{frame_id}.png"
                 archive.write(name, results.data(sequence.name, frame_id))
     masks = sum(len(sequence.required) for sequence in wanted)
-    log(f"{out}: {masks} masks of {len(wanted)} sequences")
+    log(f"{out.name}: {masks} masks of {len(wanted)} sequences")
 
 
 def refuse_faults(faults: list[Fault], results: Results) -> None:

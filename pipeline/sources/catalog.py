@@ -23,6 +23,7 @@ class Published:
         n_bytes: length in bytes where known.
         checksum: `sha256:<hex>` or `md5:<hex>` where published.
         obtain: for an archive without `url`, why, and how a person gets it.
+        called: for a data set that is one of several archives, the value of its key that stands for this one.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Published:
     n_bytes: int | None = None
     checksum: str | None = None
     obtain: str = ""
+    called: str = ""
 
     def checksum_of(self, name: str, n_bytes: int) -> str | None:
         """The published checksum if a file of that name and length is the published one, else None."""
@@ -45,6 +47,21 @@ class Published:
     def missing(self, names: Sequence[str]) -> str | None:
         """The first expected member that `names` lacks, or None."""
         return next((pattern for pattern in self.members if not match_names(names, pattern)), None)
+
+
+def _davis_test(split: str) -> Published:
+    name = f"DAVIS-2017-{split}-480p.zip"
+    return Published(
+        name=name,
+        root="DAVIS",
+        members=(
+            f"DAVIS/ImageSets/2017/{split}.txt",
+            "DAVIS/JPEGImages/480p/*/*.jpg",
+            "DAVIS/Annotations/480p/*/*.png",
+        ),
+        url=f"https://data.vision.ee.ethz.ch/csergi/share/davis/{name}",
+        called=split,
+    )
 
 
 CATALOG: dict[str, tuple[Published, ...]] = {
@@ -124,11 +141,25 @@ CATALOG: dict[str, tuple[Published, ...]] = {
             "weights are used instead) or to your own RGB and depth in the layout of docs/formats.md",
         ),
     ),
+    "challenge": (
+        _davis_test("test-dev"),
+        _davis_test("test-challenge"),
+        Published(
+            name="valid.tar",
+            root="valid",
+            members=("valid/meta.json", "valid/JPEGImages/*/*.jpg", "valid/Annotations/*/*.png"),
+            n_bytes=1_296_824_320,
+            checksum="sha256:3c847cd8f64ec6219db88671681303e84537e5478d53a88534592761ba74eb03",
+            obtain="YouTube-VOS is given out after registration only: register at https://youtube-vos.org (CodaLab), "
+            "fetch the 2019 validation set (valid.zip or valid.tar) and set the key to its path",
+            called="youtubevos-valid",
+        ),
+    ),
 }
 
 
 def archives_of(dataset: str) -> tuple[Published, ...]:
-    """The archives that make up a data set.
+    """The archives that make up a data set; of `challenge` those any one of which it is.
 
     Raises:
         UserError: there is no such data set.

@@ -23,7 +23,9 @@ class DataConfig:
     """One source for each data set.
 
     A source is `embedded` (the rendered sample), `published` (the publisher's own URL), `none`, a path of an archive
-    or of an extracted folder, or a URL (http, https, file).
+    or of an extracted folder, or a URL (http, https, file). `challenge` holds the videos one only submits masks for:
+    `none`, `test-dev` or `test-challenge` (DAVIS, as published), or the path or URL of one of these or of YouTube-VOS
+    valid.
     """
 
     davis: str
@@ -32,3 +34,4 @@ class DataConfig:
     coco: CocoSource
     voc: str
     mannequin: str
+    challenge: str

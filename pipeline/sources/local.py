@@ -8,6 +8,7 @@ import shutil
 import urllib.parse
 import urllib.request
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.core.archives import ZipWriter, open_archive
@@ -60,14 +61,14 @@ def resolve(value: str, key: str, base: Path, hint: str) -> Path:
     raise UserError(f"{key}: {value!r} not found (looked for {places}); {hint}")
 
 
-def check_archive(path: Path, published: Published) -> str:
-    """Open an archive, hold its members against the expected layout and read some of it.
+def check_archive(path: Path, expected: Sequence[Published]) -> tuple[Published, str]:
+    """Open an archive, hold its members against the expected layouts and read some of it.
 
     A small archive is read whole, of a large one the first and the last member: its list of members and its length
     have then been seen, which is what a broken transfer damages.
 
     Returns:
-        The suffix that says what it really is: `.zip` or `.tar`.
+        Which of the expected ones it is, and the suffix that says what it really is: `.zip` or `.tar`.
 
     Raises:
         UserError: not an archive, damaged, or of another layout.
@@ -75,16 +76,18 @@ def check_archive(path: Path, published: Published) -> str:
     archive = open_archive(path)
     try:
         names = archive.names()
-        missing = published.missing(names)
-        if missing is not None:
+        published = next((p for p in expected if p.missing(names) is None), None)
+        if published is None:
             found = f"{len(names)} files such as {names[0]}" if names else "no files"
-            raise UserError(f"{path} holds {found} but no {missing}; expected a {published.name}; correct the source")
+            absent = " and no ".join(str(p.missing(names)) for p in expected)
+            wanted = " or ".join(p.name for p in expected)
+            raise UserError(f"{path} holds {found} but no {absent}; expected a {wanted}; correct the source")
         whole = path.stat().st_size <= FULL_READ_BYTES
         for name in names if whole else (names[0], names[-1]):
             archive.read(name)
     finally:
         archive.close()
-    return ".zip" if zipfile.is_zipfile(path) else ".tar"
+    return published, ".zip" if zipfile.is_zipfile(path) else ".tar"
 
 
 def copy_checked(source: Path, target: Path, checksum: str | None, origin: str) -> str:
@@ -123,28 +126,36 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def pack_folder(folder: Path, target: Path, published: Published) -> None:
+def pack_folder(folder: Path, target: Path, expected: Sequence[Published]) -> str:
     """Pack an extracted data set into an uncompressed zip in the published layout; equal files give equal bytes.
 
     Args:
         folder: the extracted archive, or a folder inside it (`DAVIS`, or the folder that holds it).
-        target: the zip to write.
-        published: the archive it stands for; only what lies under its `root` is packed.
+        target: folder for the zip.
+        expected: the archives one of which it stands for; only what lies under that one's `root` is packed.
+
+    Returns:
+        Name of the zip.
 
     Raises:
-        UserError: the folder is not of that layout, or too little space.
+        UserError: the folder is not of such a layout, or too little space.
     """
-    inner = published.root.split("/")
-    roots = [folder.joinpath(*inner[depth:]) for depth in range(len(inner) + 1)]
-    absent = ""
-    for root in (r for r in roots if r.is_dir()):
-        files = {f"{published.root}/{p.relative_to(root).as_posix()}": p for p in root.rglob("*") if p.is_file()}
-        missing = published.missing(list(files))
-        if missing is None:
-            require_space(target.parent, sum(p.stat().st_size for p in files.values()), f"a zip of {folder}")
-            with ZipWriter(target) as archive:
-                for name in progress(sorted(files), len(files), f"packing {folder.name}"):
-                    archive.write(name, files[name].read_bytes())
-            return
-        absent = absent or missing
-    raise UserError(f"{folder} holds no {absent}; expected the extracted {published.name}; correct the path")
+    absent: dict[str, str] = {}
+    for published in expected:
+        inner = published.root.split("/")
+        roots = [folder.joinpath(*inner[depth:]) for depth in range(len(inner) + 1)]
+        for root in (r for r in roots if r.is_dir()):
+            files = open_archive(root)
+            missing = published.missing([f"{published.root}/{name}" for name in files.names()])
+            if missing is None:
+                require_space(target, sum((root / n).stat().st_size for n in files.names()), f"a zip of {folder}")
+                name = published.stored_name(".zip")
+                with ZipWriter(target / name) as archive:
+                    for member in progress(files.names(), len(files.names()), f"packing {folder.name}"):
+                        archive.write(f"{published.root}/{member}", files.read(member))
+                return name
+            absent.setdefault(published.name, missing)
+    wanted = " or ".join(p.name for p in expected)
+    raise UserError(
+        f"{folder} holds no {' and no '.join(absent.values())}; expected the extracted {wanted}; correct the path"
+    )

@@ -1,0 +1,160 @@
+"""Speed and peak memory of inference on whole videos, from decoding to PNG, with random weights.
+
+    python -m benchmarks.inference
+    python -m benchmarks.inference --video frames/ --mask first.png --length 20 --network paper --precision bf16 fp32
+    python -m benchmarks.inference --height 144 --width 256 --objects 2 --network sample --tta
+
+Without --video a drawn one of the given size is used. Each setting runs in a process of its own, so that its peak
+memory is its own. Compare only figures of one machine, taken in one run; where other
+programs run beside it, CPU seconds say more than frames a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline import segment
+from pipeline.core.images import encode_jpeg
+from pipeline.core.runtime import pick_device
+from pipeline.dstm.network import DSTM
+from pipeline.inference.config import InferSwitches
+from pipeline.inference.footage import Footage, Shot, open_footage
+from pipeline.inference.segmenter import FrameDepth, Segmenter
+from pipeline.settings import load_settings
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the table."""
+
+    network: Literal["sample", "paper"]
+    precision: Literal["bf16", "fp32"]
+    tta: bool
+    resnest: bool
+    device: str
+    memory_frames: int
+
+
+class FirstFrames:
+    """The beginning of some footage."""
+
+    def __init__(self, footage: Footage, length: int) -> None:
+        self._footage = footage
+        self.length: int | None = min(length, footage.length or length)
+
+    def shots(self) -> Iterator[Shot]:
+        """See `Footage`."""
+        return islice(self._footage.shots(), self.length)
+
+
+def draw(folder: Path, length: int, height: int, width: int, n_objects: int) -> NDArray[np.uint8]:
+    """Write JPEGs of discs that move over noise; returns the first mask."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    ground = np.asarray(cv2.resize(coarse, (width, height)), np.uint8)
+    first = np.zeros((height, width), np.uint8)
+    for t in range(length):
+        frame = ground.copy()
+        for k in range(n_objects):
+            place = (int(width * (k + 0.5) / n_objects + 3 * t) % width, height // 2)
+            colour = tuple(int(c) for c in np.random.default_rng(k).integers(0, 256, 3))
+            cv2.circle(frame, place, height // 8, colour, -1)
+            if t == 0:
+                cv2.circle(first, place, height // 8, k + 1, -1)
+        (folder / f"{t:05d}.jpg").write_bytes(encode_jpeg(frame))
+    return first
+
+
+def measure(setting: Setting, footage: Footage, mask: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Frames a second, CPU seconds a frame, peak memory in GiB; depth is constant, so that only D-STM is measured."""
+    settings = load_settings()
+    params = getattr(settings.profiles, setting.network)
+    device = pick_device(setting.device)
+    torch.manual_seed(0)
+    switches = replace(settings.model, resnest=setting.resnest, depth=True)
+    network = DSTM(switches, replace(params.network, pretrained=False)).to(device).eval()
+    config = replace(params.infer, precision=setting.precision, memory_frames=setting.memory_frames)
+    depth = FrameDepth("constant", None, params.depth.percentile_low, params.depth.percentile_high)
+    segmenter = Segmenter(network, depth, InferSwitches(setting.tta), config, device)
+    with tempfile.TemporaryDirectory() as out:
+        segment.run(segmenter, FirstFrames(footage, 3), {0: mask}, Path(out), False)  # warm up
+        start, start_cpu = time.perf_counter(), time.process_time()
+        segment.run(segmenter, footage, {0: mask}, Path(out), False)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**30
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    assert footage.length is not None
+    return footage.length / seconds, cpu / footage.length, peak
+
+
+def _measure_into(setting: Setting, source: str, length: int, mask: NDArray[np.uint8], answers: object) -> None:
+    answers.put(measure(setting, FirstFrames(open_footage(source), length), mask))  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.inference", description="Speed of inference.")
+    parser.add_argument("--video", help="a video file, a folder of images or a glob (default: a drawn one)")
+    parser.add_argument("--mask", help="its first mask")
+    parser.add_argument("--length", type=int, default=16, help="frames (default: %(default)s)")
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=854)
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 5], help="in the drawn video")
+    parser.add_argument("--network", choices=("sample", "paper"), default="paper", help="profile of the network")
+    parser.add_argument("--resnet", action="store_true", help="ResNet instead of ResNeSt")
+    parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
+    parser.add_argument("--memory-frames", type=int, default=0)
+    parser.add_argument("--tta", action="store_true")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        if options.video:
+            videos = [(options.video, segment.read_masks([options.mask])[0])]
+        else:
+            videos = []
+            for n_objects in options.objects:
+                source = Path(folder) / str(n_objects)
+                source.mkdir()
+                videos.append((str(source), draw(source, options.length, options.height, options.width, n_objects)))
+        for source, mask in videos:
+            for precision in options.precision:
+                setting = Setting(
+                    options.network, precision, options.tta, not options.resnet, options.device, options.memory_frames
+                )
+                answers = context.Queue()
+                process = context.Process(target=_measure_into, args=(setting, source, options.length, mask, answers))
+                process.start()
+                process.join()
+                if process.exitcode:
+                    raise SystemExit(process.exitcode)
+                rate, cpu, peak = answers.get()
+                size = f"{mask.shape[1]}x{mask.shape[0]}"
+                print(
+                    f"{size}, {len(np.unique(mask)) - 1} objects, {options.network} {precision}"
+                    f"{', tta' if options.tta else ''}: {rate:.2f} frames/s, {cpu:.2f} CPU s a frame, "
+                    f"peak {peak:.2f} GiB",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
