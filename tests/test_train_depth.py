@@ -25,6 +25,7 @@ from pipeline.hourglass.config import (
     TrainDepthConfig,
 )
 from pipeline.hourglass.network import Hourglass
+from pipeline.hourglass.optimizers import DepthOptimizer
 from pipeline.train_depth import run
 
 NETWORK = HourglassConfig(width=0.125, stem_stride=2, input_height=64, input_width=96)
@@ -34,8 +35,9 @@ CONFIG = TrainDepthConfig(
     epochs=2,
     batch=4,
     replicas=2,
+    optimizer="muon",
     lr=2e-3,
-    beta2=0.999,
+    muon_lr=0.05,
     warmup_steps=2,
     schedule="cosine",
     halve_every=1,
@@ -141,7 +143,7 @@ def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_p
     for replicas, repeat in ((1, 1), (2, 2)):
         torch.manual_seed(0)
         model = Hourglass(NETWORK)
-        config = replace(CONFIG, replicas=replicas, batch=2 * repeat, epochs=1, warmup_steps=0)
+        config = replace(CONFIG, optimizer="adam", replicas=replicas, batch=2 * repeat, epochs=1, warmup_steps=0)
         half = fitting.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1)
         batch = fitting.DepthBatch(half.frames.repeat(repeat, 1, 1, 1), half.depth.repeat(repeat, 1, 1))
         fitting.DepthFitter(model, config, 1).run(lambda epoch, b=batch: iter([b]))  # type: ignore[misc]
@@ -150,15 +152,32 @@ def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_p
         torch.testing.assert_close(steps[1][name], value, atol=1e-6, rtol=1e-5)
 
 
-def test_published_schedule_halves(raw: Path) -> None:
-    fitter = fitting.DepthFitter(
-        Hourglass(NETWORK), replace(CONFIG, schedule="halve", halve_every=8, warmup_steps=0), 10
-    )
-    rates = []
-    for epoch in (0, 7, 8, 15, 16):
-        fitter._set_rate(epoch * 10 + 9)
-        rates.append(fitter._optimizer.param_groups[0]["lr"] / CONFIG.lr)
-    assert rates == [1, 1, 0.5, 0.5, 0.25]
+def test_schedules() -> None:
+    def factors(config: TrainDepthConfig, steps: list[int]) -> list[float]:
+        fitter = fitting.DepthFitter(Hourglass(NETWORK), config, steps_per_epoch=10)
+        return [fitter.rate_factor(step) for step in steps]
+
+    published = replace(CONFIG, schedule="halve", halve_every=8, warmup_steps=0)
+    assert factors(published, [0, 79, 80, 159, 160]) == [1, 1, 0.5, 0.5, 0.25]
+    cosine = replace(CONFIG, epochs=4, warmup_steps=4)
+    assert factors(cosine, [0, 20, 40]) == pytest.approx([0.25, 0.5, 0])
+
+
+def test_muon_steps_are_orthogonal() -> None:
+    model = Hourglass(NETWORK).to(memory_format=torch.channels_last)
+    optimizer = DepthOptimizer(model, replace(CONFIG, optimizer="muon", muon_lr=0.1))
+    optimizer.set_factor(0.5)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        step = (p.detach() - before[name]).flatten(1 if p.ndim > 1 else 0)
+        if p.ndim == 4 and name.startswith("seq."):
+            singular = torch.linalg.svdvals(step / max(1, step.shape[0] / step.shape[1]) ** 0.5)
+            assert float((singular / 0.05 - 1).abs().max()) < 0.5  # as near as the five iterations come
+        else:
+            torch.testing.assert_close(step.abs(), torch.full_like(step, 0.5 * CONFIG.lr), atol=1e-6, rtol=1e-3)
 
 
 def test_without_frames_a_checkpoint_is_needed(raw: Path, tmp_path: Path) -> None:

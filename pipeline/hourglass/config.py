@@ -134,9 +134,10 @@ class TrainDepthConfig:
         batch: frames in a step (published: 8).
         replicas: parts into which a batch is cut and that run side by side, each with its own batch statistics. On a
             CPU threads of one core each are faster than one thread of many (published: 1).
+        optimizer: `adam` (published), or `muon`: Muon for the convolutions before the heads, Adam for the rest. It
+            needs about half the steps, which counts where there are few.
         lr: learning rate of Adam (published: 4.0e-4).
-        beta2: its decay of squared gradients (published: 0.999); over few steps less, or the large first gradients
-            hold the later ones back.
+        muon_lr: learning rate of Muon: size of a step relative to an orthogonal matrix.
         warmup_steps: steps over which the learning rate rises linearly (published: 0).
         schedule: `halve` every `halve_every` epochs (published), or `cosine` to zero.
         halve_every: epochs between halvings (published: 8).
@@ -151,8 +152,9 @@ class TrainDepthConfig:
     epochs: int
     batch: int
     replicas: int
+    optimizer: Literal["adam", "muon"]
     lr: float
-    beta2: float
+    muon_lr: float
     warmup_steps: int
     schedule: Literal["halve", "cosine"]
     halve_every: int
@@ -167,7 +169,7 @@ class TrainDepthConfig:
         fits = self.batch % self.replicas == 0
         _require(fits, "train_depth.batch", self.batch, f"a multiple of train_depth.replicas ({self.replicas})")
         _require(self.lr > 0, "train_depth.lr", self.lr, "a number above 0")
-        _require(0 <= self.beta2 < 1, "train_depth.beta2", self.beta2, "a number in [0, 1)")
+        _require(self.muon_lr > 0, "train_depth.muon_lr", self.muon_lr, "a number above 0")
         _require(self.warmup_steps >= 0, "train_depth.warmup_steps", self.warmup_steps, "at least 0")
 
 

@@ -18,6 +18,7 @@ from pipeline.hourglass.batches import DepthBatch
 from pipeline.hourglass.config import TrainDepthConfig
 from pipeline.hourglass.losses import DepthLosses, depth_loss
 from pipeline.hourglass.network import Hourglass
+from pipeline.hourglass.optimizers import DepthOptimizer
 
 _KIND = "hourglass-training"
 
@@ -35,7 +36,7 @@ class DepthFitter:
 
     def __init__(self, model: Hourglass, config: TrainDepthConfig, steps_per_epoch: int) -> None:
         self.model, self._config, self._steps_per_epoch = model, config, steps_per_epoch
-        self._optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True)
+        self._optimizer = DepthOptimizer(model, config)
         self._device = next(model.parameters()).device
         self._replicas = _replicas(model, config.replicas)
         self.epoch = 0
@@ -70,13 +71,13 @@ class DepthFitter:
             replica.train()
         sums, steps = torch.zeros(len(DepthLosses._fields), dtype=torch.float64), 0
         for batch in batches:
-            self._set_rate(self.epoch * self._steps_per_epoch + steps)
+            self._optimizer.set_factor(self.rate_factor(self.epoch * self._steps_per_epoch + steps))
             sums += self._step(batch, pool)
             steps += 1
         self._merge_statistics()
         self.epoch += 1
         terms = ", ".join(f"{name} {value:.4f}" for name, value in zip(DepthLosses._fields, sums / max(1, steps)))
-        log(f"epoch {self.epoch}/{self._config.epochs}: {terms}, lr {self._optimizer.param_groups[0]['lr']:.2e}")
+        log(f"epoch {self.epoch}/{self._config.epochs}: {terms}")
 
     def _step(self, batch: DepthBatch, pool: ThreadPoolExecutor) -> Tensor:
         parts = zip(*(tensor.chunk(len(self._replicas)) for tensor in batch))
@@ -112,7 +113,8 @@ class DepthFitter:
         losses.total.backward()
         return torch.stack([term.detach() for term in losses]).double().cpu()
 
-    def _set_rate(self, step: int) -> None:
+    def rate_factor(self, step: int) -> float:
+        """Share of the configured learning rate at a step, counted from 0."""
         config = self._config
         if config.schedule == "halve":
             factor = 0.5 ** (step // self._steps_per_epoch // config.halve_every)
@@ -121,8 +123,7 @@ class DepthFitter:
             factor = 0.5 * (1 + math.cos(math.pi * step / total))
         if step < config.warmup_steps:
             factor *= (step + 1) / config.warmup_steps
-        for group in self._optimizer.param_groups:
-            group["lr"] = config.lr * factor
+        return factor
 
     def _merge_statistics(self) -> None:
         """Give all replicas the mean of their running statistics; the first of them is the model itself."""

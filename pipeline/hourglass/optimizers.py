@@ -1,0 +1,64 @@
+"""What moves the weights of the depth network: Adam as published, or Muon for the kernels and Adam for the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.hourglass.config import TrainDepthConfig
+from pipeline.hourglass.network import Hourglass
+
+
+class DepthOptimizer:
+    """One or two optimizers that step together.
+
+    Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest orthogonal one. It takes the kernels of
+    the convolutions before the heads as matrices, one row an output channel; BatchNorm makes their scale immaterial.
+
+    Args:
+        model: The network to train.
+        config: Which optimizer, and the learning rates.
+    """
+
+    def __init__(self, model: Hourglass, config: TrainDepthConfig) -> None:
+        named = list(model.named_parameters())
+        muon = config.optimizer == "muon"
+        self._kernels = [p for name, p in named if muon and p.ndim == 4 and name.startswith("seq.")]
+        others = [p for _, p in named if all(p is not kernel for kernel in self._kernels)]
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.Adam(others, config.lr, (0.9, 0.999), fused=True)]
+        self._rates = [config.lr]
+        self._matrices = [_rows(p.detach(), p).view(len(p), -1) for p in self._kernels]  # the same memory
+        if self._matrices:
+            self._parts.append(torch.optim.Muon(self._matrices, config.muon_lr, weight_decay=0.0))
+            self._rates.append(config.muon_lr)
+
+    def set_factor(self, factor: float) -> None:
+        """Set the learning rates to this multiple of the configured ones."""
+        for part, rate in zip(self._parts, self._rates):
+            for group in part.param_groups:
+                group["lr"] = rate * factor
+
+    def step(self) -> None:
+        """Move the weights along their gradients."""
+        for kernel, matrix in zip(self._kernels, self._matrices):
+            if kernel.grad is not None:
+                matrix.grad = _rows(kernel.grad, kernel).reshape(len(kernel), -1)
+        for part in self._parts:
+            part.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """State of the optimizers."""
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, state: list[dict[str, Tensor]]) -> None:
+        """Take up a stored state."""
+        for part, saved in zip(self._parts, state, strict=True):
+            part.load_state_dict(saved)
+
+
+def _rows(values: Tensor, kernel: Tensor) -> Tensor:
+    """Kernel-shaped values with each row in the order in which the kernel lies in memory."""
+    last = kernel.is_contiguous(memory_format=torch.channels_last)
+    return values.permute(0, 2, 3, 1) if last else values
