@@ -32,8 +32,6 @@ TOY: dict[str, Any] = {
     "world.mannequin.val_frames": 2,
     "synthesis.n_clips": 4,
     "synthesis.short_side": 72,
-    "hourglass.input_height": 64,
-    "hourglass.input_width": 112,
     "train_depth.epochs": 1,
     "train_depth.batch": 4,
     "network.width": 0.125,
