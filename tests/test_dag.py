@@ -76,6 +76,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(root, "git", "init", "-q")
     run(root, *DVC, "init", "-q")
     assert reproduced(root) == ALL
+    run(root, "git", "add", "-A")
+    run(root, "git", "-c", "user.name=toy", "-c", "user.email=toy@example.org", "commit", "-qm", "reproduced")
     return root
 
 
