@@ -80,12 +80,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).write_bytes((ROOT / name).read_bytes())
     set_keys(folder / "params.yaml", TOY)
     run(folder, "git", "init", "-q")
+    run(folder, "git", "config", "user.name", "toy")
+    run(folder, "git", "config", "user.email", "toy@example.org")
     run(folder, "git", "add", "-A")
-    identity = ("-c", "user.name=toy", "-c", "user.email=toy@example.org")
-    run(folder, "git", *identity, "commit", "-qm", "toy")
+    run(folder, "git", "commit", "-qm", "toy")
     run(folder, *DVC, "repro")
     run(folder, "git", "add", "-A")
-    run(folder, "git", *identity, "commit", "-qm", "reproduced")
+    run(folder, "git", "commit", "-qm", "reproduced")
     return folder
 
 

@@ -162,4 +162,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     one, two = results
     for mine, theirs in zip(one["history"], two["history"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3)
+    for sums in (one["sums"], two["sums"]):
+        # adds the same to k^Q . k^M at every memory place, which a softmax does not see: its gradient is rounding alone
+        del sums["memory_heads.key.bias"]
     assert one["sums"] == pytest.approx(two["sums"], rel=1e-3)
