@@ -24,7 +24,7 @@ from pipeline.core.files import output_folder, write_json
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import log, run_main
 from pipeline.settings import load_settings
-from pipeline.sources.catalog import CATALOG, Published, archives_of
+from pipeline.sources.catalog import CATALOG, HDF5_SUFFIXES, Published, archives_of
 from pipeline.sources.checksums import Ledger, sha256_of
 from pipeline.sources.config import CocoSource, DataConfig
 from pipeline.sources.fetch import Fetched, fetch, forget
@@ -198,11 +198,11 @@ def _copy_embedded(request: Request, published: Path, folder: Path) -> tuple[str
 
 
 def _bring_path(request: Request, base: Path, folder: Path) -> tuple[str, str]:
-    """Copy a user's archive, or pack a user's folder."""
+    """Copy a user's archive, or pack a user's folder or HDF5 file."""
     obtain = next((p.obtain for p in request.expected if p.obtain), "correct the parameter")
     hint = f"{request.words}; {obtain}"
     source = resolve(request.value, request.key, base, hint)
-    if source.is_dir():
+    if source.is_dir() or source.suffix in HDF5_SUFFIXES:
         name = pack_folder(source, folder, request.expected)
         return name, sha256_of(folder / name)
     published, suffix = check_archive(source, request.expected)

@@ -19,6 +19,7 @@ from pipeline import depth as stage
 from pipeline.core.archives import ShardWriter, ZipWriter, open_shards
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_depth, encode_jpeg, encode_mask
+from pipeline.hourglass.batches import input_sides
 from pipeline.hourglass.checkpoint import save_hourglass
 from pipeline.hourglass.config import DepthConfig, HourglassConfig
 from pipeline.hourglass.maps import FrameRef, InverseDepth
@@ -30,6 +31,7 @@ CONFIG = DepthConfig(
     folder_holds="inverse_depth",
     batch=4,
     precision="fp32",
+    steady=0.9,
     percentile_low=2.0,
     percentile_high=98.0,
     shard_frames=5,
@@ -213,6 +215,116 @@ def test_a_folder_of_depth_maps(
         shutil.copytree(davis, tmp_path / "vos")
         stage.DepthFolder(folder, "youtubevos", "depth")
     assert len(maps(tmp_path / "out")) == 16  # the earlier maps stand
+
+
+# --- frames of every size and kind ---
+
+
+def small_davis(folder: Path, videos: dict[str, list[bytes]]) -> Path:
+    with ZipWriter(folder / "DAVIS-2017-trainval-480p.zip") as archive:
+        archive.write("DAVIS/ImageSets/2017/train.txt", "".join(f"{name}\n" for name in videos).encode())
+        for name, frames in videos.items():
+            for i, data in enumerate(frames):
+                archive.write(f"DAVIS/JPEGImages/480p/{name}/{i:05d}.jpg", data)
+                archive.write(f"DAVIS/Annotations/480p/{name}/{i:05d}.png", encode_mask(np.ones((8, 8), np.uint8)))
+    return folder
+
+
+def smooth(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    small = np.random.default_rng(seed).integers(0, 255, (4, 6, 3), np.uint8)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+@pytest.mark.parametrize("n_frames", [1, 3])
+def test_sides_of_every_length(checkpoint: Path, tmp_path: Path, n_frames: int) -> None:
+    """Down to one pixel, up to an aspect of 100; also a video of a single frame."""
+    sides = [(1, 1), (1, 40), (3, 200), (8, 8), (17, 31), (20, 2000), (2000, 20), (64, 96)]
+    videos = {f"{h}x{w}": [encode_jpeg(smooth(h, w, i)) for i in range(n_frames)] for h, w in sides}
+    depth = maps(run("davis", small_davis(tmp_path / "raw", videos), checkpoint, tmp_path / "out"))
+    assert len(depth) == len(sides) * n_frames
+    for height, width in sides:
+        video = np.stack([depth[f"{height}x{width}/{i:05d}.png"] for i in range(n_frames)])
+        assert video.shape == (n_frames, height, width)
+        if video.size > 1:  # a lone pixel may be anything; what is not finite would be stored as zero throughout
+            assert video.max() > 0.2 and video.std() > 0.01
+        if height * width >= 17 * 31:  # enough for the percentiles to reach both ends
+            assert video.min() < 0.2 and video.max() > 0.8
+
+
+def test_aspect_of_the_input_follows_the_frame() -> None:
+    network = HourglassConfig(width=1.0, stem_stride=1, input_height=288, input_width=512)
+    for height, width in ((3, 200), (20, 2000), (2000, 20), (1080, 1920), (17, 31)):
+        rows, columns = input_sides(height, width, network)
+        assert rows % 16 == columns % 16 == 0
+        assert 0.75 < rows * columns / (288 * 512) < 1.3
+        assert 0.75 < (rows / columns) / (height / width) < 1.34  # as near as steps of 16 come
+    assert input_sides(1, 2000, network)[0] == 16  # the shortest side there is
+
+
+def encoded(image: Image.Image, orientation: int = 1) -> bytes:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    image.save(buffer, "JPEG", quality=100, subsampling=0, exif=exif)
+    return buffer.getvalue()
+
+
+def test_kinds_of_jpeg_give_the_map_of_the_picture_they_show(checkpoint: Path, tmp_path: Path) -> None:
+    """Grey, CMYK, and turned or mirrored by EXIF: as the plain picture of the same look."""
+    upright = Image.fromarray(smooth(60, 90))
+    grey = upright.convert("L")
+    turned = {  # orientation -> what is stored, such that the picture stands upright when that is undone
+        3: upright.transpose(Image.Transpose.ROTATE_180),
+        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        6: upright.transpose(Image.Transpose.ROTATE_90),
+        8: upright.transpose(Image.Transpose.ROTATE_270),
+    }
+    videos = {
+        "plain": [encoded(upright)],
+        "cmyk": [encoded(upright.convert("CMYK"))],
+        "cmyk-turned": [encoded(turned[6].convert("CMYK"), 6)],
+        **{f"turned-{k}": [encoded(image, k)] for k, image in turned.items()},
+        "grey": [encoded(grey)],
+        "grey-plain": [encoded(grey.convert("RGB"))],
+        "grey-turned": [encoded(turned[8].convert("L"), 8)],
+    }
+    depth = maps(run("davis", small_davis(tmp_path / "raw", videos), checkpoint, tmp_path / "out"))
+    for name in videos:
+        found = depth[f"{name}/00000.png"]
+        expected = depth["grey-plain/00000.png" if name.startswith("grey") else "plain/00000.png"]
+        assert found.shape == (60, 90) and expected.std() > 0.05
+        np.testing.assert_allclose(found, expected, atol=0.03)
+    unlike = np.abs(depth["plain/00000.png"] - depth["grey-plain/00000.png"]).mean()
+    assert unlike > 0.01  # so that the comparison above says something
+
+
+def test_frames_without_content(checkpoint: Path, tmp_path: Path) -> None:
+    """One colour throughout: nothing to estimate from, and still a map; equal frames, equal maps."""
+    flat = encode_jpeg(np.full((48, 80, 3), 90, np.uint8))
+    raw = small_davis(tmp_path / "raw", {"flat": [flat] * 3, "mixed": [encode_jpeg(smooth(48, 80)), flat]})
+    depth = maps(run("davis", raw, checkpoint, tmp_path / "out"))
+    video = np.stack([depth[f"flat/{i:05d}.png"] for i in range(3)])
+    assert video.shape == (3, 48, 80) and np.ptp(video, axis=0).max() < 1e-3
+    config = replace(CONFIG, estimator="folder", folder=str(tmp_path / "own"), folder_holds="inverse_depth")
+    for name, n_frames in (("flat", 3), ("mixed", 2)):
+        (tmp_path / "own" / "davis" / name).mkdir(parents=True)
+        for i in range(n_frames):
+            np.save(tmp_path / "own" / "davis" / name / f"{i:05d}.npy", np.full((48, 80), 7.0))
+    same = maps(run("davis", raw, checkpoint, tmp_path / "constant", config))
+    assert all(np.allclose(values, 0.5, atol=1e-4) for values in same.values())  # constant depth: neither near nor far
+
+
+def test_frames_of_several_sizes_in_a_video(checkpoint: Path, tmp_path: Path) -> None:
+    sides = [(48, 80), (96, 40), (5, 5)]
+    raw = small_davis(tmp_path / "raw", {"odd": [encode_jpeg(smooth(*s, i)) for i, s in enumerate(sides)]})
+    depth = maps(run("davis", raw, checkpoint, tmp_path / "out"))
+    assert [depth[f"odd/{i:05d}.png"].shape for i in range(3)] == sides
+
+
+def test_a_truncated_jpeg_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    whole = encode_jpeg(smooth(48, 80))
+    raw = small_davis(tmp_path / "raw", {"cut": [whole, whole[: len(whole) // 2]]})
+    with pytest.raises(UserError, match=r"cut/00001\.jpg cannot be decoded"):
+        run("davis", raw, checkpoint, tmp_path / "out")
 
 
 def test_config_is_checked() -> None:

@@ -38,11 +38,11 @@ def image() -> Tensor:
 def naive_error(residual: Tensor, mask: Tensor) -> float:
     """Half the mean, over all ordered pairs of known pixels, of the squared difference of their errors."""
     frames = []
-    for b in range(B):
+    for b in range(residual.shape[0]):
         known = [float(r) for r, m in zip(residual[b].flatten(), mask[b].flatten()) if m]
         pairs = [(one - other) ** 2 for one in known for other in known]
-        frames.append(sum(pairs) / len(pairs) / 2)
-    return sum(frames) / B
+        frames.append(sum(pairs) / len(pairs) / 2 if pairs else 0.0)
+    return sum(frames) / len(frames)
 
 
 def naive_gradient(residual: Tensor, mask: Tensor) -> float:
@@ -67,7 +67,7 @@ def naive_first(log_depth: Tensor, image: Tensor) -> float:
                     edge = sum(abs(float(image[b, c, y + dy, x + dx] - image[b, c, y, x])) for c in range(3)) / 3
                     total += abs(float(log_depth[b, y + dy, x + dx] - log_depth[b, y, x])) * math.exp(-edge)
                 count += 1
-    return total / count
+    return total / count if count else 0.0
 
 
 def naive_second(log_depth: Tensor, image: Tensor) -> float:
@@ -82,7 +82,7 @@ def naive_second(log_depth: Tensor, image: Tensor) -> float:
                 edge = sum(bend(image[b, c], y, x) for c in range(3)) / 3
                 total += bend(log_depth[b], y, x) * math.exp(-edge)
                 count += 1
-    return total / count
+    return total / count if count else 0.0
 
 
 def test_scale_invariant_error(residual: Tensor, mask: Tensor) -> None:
@@ -102,27 +102,51 @@ def test_smoothness(
     assert float(ours(residual, image)) == pytest.approx(naive(residual, image))
 
 
-def test_total_over_five_scales() -> None:
-    rng = np.random.default_rng(3)
-    height, width = 48, 64
-    log_depth = torch.from_numpy(rng.normal(size=(B, height, width)))
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (20, 33), (40, 3), (2, 50), (1, 7), (1, 1)], ids=str)
+def test_total_over_five_scales(height: int, width: int) -> None:
+    """Also where the coarse scales have no inner pixel, no slope or a single pixel: those add nothing."""
+    rng = np.random.default_rng([3, height, width])
+    log_depth = torch.from_numpy(rng.normal(size=(B, height, width))).requires_grad_()
     image = torch.from_numpy(rng.random((B, 3, height, width)))
-    depth = torch.from_numpy(rng.uniform(1, 9, (B, height, width)))
-    depth[:, :, :20] = 0
+    depth = torch.from_numpy(rng.uniform(1, 9, (B, height, width)) * (rng.random((B, height, width)) < 0.7))
+    depth[:, 0, 0] = 2.0
     mask = (depth > 0).double()
-    residual = log_depth - depth.clamp(min=1e-9).log()
-    losses = depth_loss(log_depth, image, depth, DepthLossConfig(1.0, 0.75, 0.075, 0.1, 5))
+    residual = log_depth.detach() - depth.clamp(min=1e-9).log()
+    losses = depth_loss(log_depth, image, depth, DepthLossConfig(1.5, 0.75, 0.075, 0.1, 5))
     gradient = first = second = 0.0
     for scale in range(5):
         step, weight = 2**scale, 0.5**scale
+        estimate, frames = log_depth.detach()[:, ::step, ::step], image[:, :, ::step, ::step]
         gradient += 0.75 * naive_gradient(residual[:, ::step, ::step], mask[:, ::step, ::step])
-        first += 0.075 * weight * naive_first(log_depth[:, ::step, ::step], image[:, :, ::step, ::step])
-        second += 0.1 * weight * naive_second(log_depth[:, ::step, ::step], image[:, :, ::step, ::step])
-    known = residual[:, :, 20:]
-    data = float(known.flatten(1).var(1, unbiased=False).mean())
+        first += 0.075 * weight * naive_first(estimate, frames)
+        second += 0.1 * weight * naive_second(estimate, frames)
+    known = [residual[b][depth[b] > 0] for b in range(B)]
+    data = 1.5 * sum(float(r.var(unbiased=False)) for r in known) / B
     for got, expected in zip(losses[1:], (data, gradient, first, second)):
-        assert float(got) == pytest.approx(expected, rel=1e-5)
-    assert float(losses.total) == pytest.approx(data + gradient + first + second, rel=1e-5)
+        assert float(got.detach()) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert float(losses.total.detach()) == pytest.approx(data + gradient + first + second, rel=1e-5, abs=1e-5)
+    losses.total.backward()
+    assert log_depth.grad is not None and torch.isfinite(log_depth.grad).all()
+
+
+def test_values_by_hand() -> None:
+    """A 3x3 frame: every term from a few additions."""
+    log_depth = torch.tensor([[[0.0, 0.0, 1.0], [0.0, 2.0, 0.0], [4.0, 0.0, 0.0]]], dtype=torch.float64)
+    known = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]], dtype=torch.float64)
+    plain = torch.full((1, 3, 3, 3), 0.5, dtype=torch.float64)
+    # errors 0, 1, 2, 4 where known: mean of squares 21/4, mean 7/4
+    assert float(scale_invariant_error(log_depth, known)) == pytest.approx(21 / 4 - (7 / 4) ** 2, rel=1e-5)
+    # known two apart: top row 0 and 1, left column 0 and 4
+    assert float(gradient_matching(log_depth, known)) == pytest.approx((1 + 4) / 2, rel=1e-5)
+    # right slopes of the four pixels with both neighbours: 0, 1, 2, 2; down slopes: 0, 2, 4, 2
+    assert float(first_order_smoothness(log_depth, plain)) == pytest.approx((0 + 1 + 2 + 2 + 0 + 2 + 4 + 2) / 4)
+    assert float(second_order_smoothness(log_depth, plain)) == pytest.approx(4 * 2)
+    edged = plain.clone()
+    edged[0, 0, 1, 1] = 0.8  # one of three channels: the mean edge is 0.1, the mean curvature 0.4
+    right = 0 + 1 + 2 * math.exp(-0.1) + 2 * math.exp(-0.1)
+    down = 0 + 2 * math.exp(-0.1) + 4 + 2 * math.exp(-0.1)
+    assert float(first_order_smoothness(log_depth, edged)) == pytest.approx((right + down) / 4)
+    assert float(second_order_smoothness(log_depth, edged)) == pytest.approx(8 * math.exp(-0.4))
 
 
 def test_a_common_factor_of_depth_costs_nothing(residual: Tensor, mask: Tensor) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.hourglass.normalise import DepthRange, invert, normalise, robust_range
 from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
+from pipeline.hourglass.steady import Steadier
 
 
 def test_si_rmse_is_over_all_pairs() -> None:
@@ -99,3 +100,53 @@ def test_percentiles_ignore_a_few_wild_values() -> None:
     frame[0, :10] = 1e4
     far, near = robust_range([frame, frame], 2, 98)
     assert far == pytest.approx(1.02, abs=0.01) and near == pytest.approx(1.98, abs=0.01)
+
+
+def jittering(length: int, moving: bool = False) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Frames of one scene, its inverse depth with a factor of its own in each frame, and the factors' logarithms."""
+    rng = np.random.default_rng(3)
+    inverse = rng.uniform(0.2, 0.9, (12, 16)).astype(np.float32)
+    rgb = rng.integers(0, 256, (24, 32, 3), np.uint8)
+    frames = [rng.integers(0, 256, (24, 32, 3), np.uint8) if moving else rgb for _ in range(length)]
+    jitter = rng.normal(0, 0.1, length)
+    return frames, [inverse * np.float32(np.exp(j)) for j in jitter], jitter
+
+
+def test_steadying_leaves_the_moving_average_of_the_scale() -> None:
+    frames, inverse, jitter = jittering(9)
+    steadier, average = Steadier(0.8), jitter[0]
+    for t in range(9):
+        steady = steadier(frames[t], inverse[t])
+        average = 0.8 * average + 0.2 * jitter[t] if t else jitter[0]
+        np.testing.assert_allclose(steady, inverse[t] * np.exp(average - jitter[t]), rtol=1e-5)
+
+
+def test_something_that_moves_does_not_change_the_scale_of_what_rests() -> None:
+    frames, inverse, _ = jittering(2)
+    inverse[1] = inverse[0].copy()
+    inverse[1][:, :6] *= 3  # something near enters, and looks different
+    entered = frames[0].copy()
+    entered[:, :12] = 255 - entered[:, :12]
+    steadier = Steadier(0.9)
+    np.testing.assert_array_equal(steadier(frames[0], inverse[0]), inverse[0])
+    np.testing.assert_allclose(steadier(entered, inverse[1]), inverse[1], rtol=1e-6)
+
+
+def test_steadying_needs_places_at_rest_and_frames_of_one_size() -> None:
+    frames, inverse, _ = jittering(4, moving=True)
+    steadier = Steadier(0.9)
+    for frame, one in zip(frames, inverse):
+        np.testing.assert_array_equal(steadier(frame, one), one)
+    frames, inverse, _ = jittering(2)
+    steadier = Steadier(0.9)
+    steadier(frames[0], inverse[0])
+    np.testing.assert_array_equal(steadier(frames[1], inverse[1][:8]), inverse[1][:8])
+    assert Steadier(0.0)(frames[0], inverse[0]) is inverse[0]
+
+
+def test_a_lasting_change_of_scale_is_kept() -> None:
+    frames, inverse, _ = jittering(1)
+    steadier, last = Steadier(0.5), inverse[0]
+    for t in range(12):
+        last = steadier(frames[0], inverse[0] * np.float32(1.0 if t == 0 else 2.0))
+    np.testing.assert_allclose(last, 2 * inverse[0], rtol=1e-3)

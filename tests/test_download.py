@@ -314,6 +314,50 @@ def test_youtubevos_asks_for_registration(place: Place) -> None:
         catalog.archives_of("davi")
 
 
+# --- RGB and depth in HDF5 ---
+
+FILMS = {"kitchen.h5": b"h5" * 400, "more/hall.hdf5": b"h5" * 500, "val.txt": b"kitchen.h5\n"}
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_hdf5_files_are_packed_as_they_are(place: Place, mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mapped:  # as files larger than the memory may be
+        monkeypatch.setattr(local, "FULL_READ_BYTES", 100)
+    for name, data in FILMS.items():
+        (place.root / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place.root / "films" / name).write_bytes(data)
+    place.run("films", "mannequin")
+    archive = place.raw / "mannequin.zip"
+    check_brought(place, archive.read_bytes(), "mannequin.zip")
+    with zipfile.ZipFile(archive) as opened:
+        assert {m.filename: opened.read(m) for m in opened.infolist()} == {
+            f"MannequinChallenge/{name}": data for name, data in FILMS.items()
+        }
+        assert all(m.compress_type == zipfile.ZIP_STORED for m in opened.infolist())
+    place.refused("films", "no DAVIS/ImageSets")
+
+
+def test_a_single_hdf5_file(place: Place) -> None:
+    (place.root / "all.h5").write_bytes(b"h5")
+    expected = catalog.archives_of("mannequin")
+    assert local.pack_folder(place.root / "all.h5", place.root / "packed", expected) == "mannequin.zip"
+    with zipfile.ZipFile(place.root / "packed" / "mannequin.zip") as opened:
+        assert {m.filename: opened.read(m) for m in opened.infolist()} == {"MannequinChallenge/all.h5": b"h5"}
+    with pytest.raises(UserError, match=r"all\.h5 holds no DAVIS/ImageSets"):
+        local.pack_folder(place.root / "all.h5", place.root / "packed", catalog.archives_of("davis"))
+
+
+def test_an_archive_of_hdf5_files(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "FULL_READ_BYTES", 100)
+    data = bytearray(make_zip(FILMS))
+    data[bytes(data).index(b"h5h5") + 7] ^= 1  # not seen here: the file may be larger than the memory
+    (place.root / "films.zip").write_bytes(bytes(data))
+    place.run("films.zip", "mannequin")
+    check_brought(place, bytes(data), "mannequin.zip")
+    (place.root / "other.zip").write_bytes(make_zip({"films/kitchen.mp4": b"x"}))
+    place.refused("other.zip", "no MannequinChallenge/*/rgb/*.jpg or *.h5 or *.hdf5", dataset="mannequin")
+
+
 # --- downloads ---
 
 

@@ -45,7 +45,7 @@ CONFIG = TrainDepthConfig(
     loss=DepthLossConfig(data=1.0, gradient=0.75, first_order=0.075, second_order=0.1, scales=3),
     augment=DepthAugmentConfig(flip=True, zoom=1.2, jitter=0.1),
     validation=DepthValidationConfig(
-        pairs=50, min_ratio=1.05, still_change=0.05, percentile_low=2.0, percentile_high=98.0
+        pairs=50, min_ratio=1.05, still_change=0.05, steady=0.9, percentile_low=2.0, percentile_high=98.0
     ),
 )
 

@@ -1,10 +1,14 @@
-"""Frames with depth for training the depth network, in the layout of the MannequinChallenge videos."""
+"""Frames with depth for training the depth network: pictures in the project's own layout, or HDF5 files.
+
+Where the data names no validation split, a tenth of the videos is held out, the same ones whatever else the data holds.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,70 +17,33 @@ from numpy.typing import NDArray
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, decode_rgb
+from pipeline.core.runtime import log
 from pipeline.datasets.locate import open_published
+from pipeline.datasets.rgbd_frame import RgbdFrame, Splits, Videos, of_one_size
+from pipeline.datasets.rgbd_hdf5 import hdf5_members, hdf5_videos
 
-_STEPS = 1000  # stored value = depth in scene units times this
-
-
-class RgbdFrame(NamedTuple):
-    """One frame.
-
-    Attributes:
-        rgb: uint8 H,W,3.
-        depth: float32 H,W, distance in scene units (large is far); 0 where unknown.
-        instances: uint8 H,W object ids, or None where the set has none.
-    """
-
-    rgb: NDArray[np.uint8]
-    depth: NDArray[np.float32]
-    instances: NDArray[np.uint8] | None
+_STEPS = 1000  # stored value of a depth PNG = depth in scene units times this
+_HELD_OUT = 0.1  # share of the videos that becomes the validation split where the data names none
+_PICTURE = re.compile(r"((?:.*/)?)([^/]+)/rgb/([^/]+)\.jpg")
 
 
 class RgbdSource:
     """Frames with depth; reading is safe across threads and forks."""
 
-    def __init__(self, archive: Archive, root: str, frames: list[tuple[str, str]]) -> None:
-        self._archive, self._root, self._frames = archive, root, frames
+    def __init__(self, videos: Videos) -> None:
+        self._videos = videos
 
     def frames(self) -> list[tuple[str, str]]:
-        """Video and frame id of every frame, sorted."""
-        return list(self._frames)
+        """Video and frame id of every frame: video after video, in the order of time."""
+        return [(video, frame_id) for video, frames in self._videos.items() for frame_id in frames]
 
     def read(self, video: str, frame_id: str) -> RgbdFrame:
         """Read one frame.
 
         Raises:
-            UserError: missing or unreadable, or depth or instances of another size than the frame.
+            UserError: unreadable, or depth or instances of another size than the frame.
         """
-        rgb_name, depth_name, ids_name = _members(f"{self._root}{video}", frame_id)
-        rgb = decode_rgb(self._archive.read(rgb_name), self._say(rgb_name))
-        depth = self._depth(depth_name)
-        ids = None
-        if self._archive.has(ids_name):
-            ids = decode_mask(self._archive.read(ids_name), self._say(ids_name))
-        for name, image in ((depth_name, depth), (ids_name, ids)):
-            if image is not None and image.shape != rgb.shape[:2]:
-                raise UserError(
-                    f"{self._say(name)} is {image.shape[1]}x{image.shape[0]}, its frame {rgb.shape[1]}x{rgb.shape[0]}; "
-                    "expected the same size; replace one of them"
-                )
-        return RgbdFrame(rgb, depth, ids)
-
-    def _depth(self, member: str) -> NDArray[np.float32]:
-        stored = cv2.imdecode(np.frombuffer(self._archive.read(member), np.uint8), cv2.IMREAD_UNCHANGED)
-        if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
-            found = "unreadable" if stored is None else f"{stored.dtype} of shape {stored.shape}"
-            raise UserError(
-                f"{self._say(member)} is {found}; expected a 16-bit grey PNG (depth times {_STEPS}); replace it"
-            )
-        return np.asarray(stored, np.float32) / np.float32(_STEPS)
-
-    def _say(self, member: str) -> str:
-        return f"{self._archive.path}: {member}"
-
-
-def _members(video: str, frame_id: str) -> tuple[str, str, str]:
-    return f"{video}/rgb/{frame_id}.jpg", f"{video}/depth/{frame_id}.png", f"{video}/instances/{frame_id}.png"
+        return self._videos[video][frame_id]()
 
 
 def open_rgbd(raw: Path, split: str) -> RgbdSource:
@@ -84,22 +51,88 @@ def open_rgbd(raw: Path, split: str) -> RgbdSource:
 
     Args:
         raw: a folder holding `mannequin.zip`, such an archive, or an extracted folder.
-        split: "train" or "val".
+        split: "train" or "val". Where the data names no validation split, "val" is what `held_out` gives, "train" the
+            rest, and a line says so.
 
     Raises:
-        UserError: no frame of that split, or a frame without depth.
+        UserError: no frame of that split, a frame without depth, or HDF5 files of another layout.
     """
     archive = open_published(raw, ["mannequin.zip"])
-    pattern = re.compile(rf"((?:.*/)?{re.escape(split)}/)([^/]+)/rgb/([^/]+)\.jpg")
-    found = [match.groups() for name in archive.names() if (match := pattern.fullmatch(name))]
-    roots = sorted({root for root, _, _ in found})
-    if len(roots) != 1:
-        here = f"frames under {', '.join(roots)}" if roots else "no frame of that split"
-        wanted = f"MannequinChallenge/{split}/<video>/rgb/<id>.jpg"
-        raise UserError(f"{archive.path} has {here}; expected {wanted}; check the path or the split")
-    frames = [(video, frame_id) for _, video, frame_id in found]
-    for video, frame_id in frames:
-        depth_name = _members(f"{roots[0]}{video}", frame_id)[1]
+    pictures = next((name for name in archive.names() if _PICTURE.fullmatch(name)), None)
+    files = hdf5_members(archive)
+    if pictures and files:
+        raise UserError(f"{archive.path} holds {pictures} and {files[0]}; expected pictures or HDF5; remove one kind")
+    splits = hdf5_videos(archive, files) if files else _picture_videos(archive)
+    if split in ("train", "val") and splits and "val" not in splits:
+        splits = _divided(archive.path, splits.get("train") or splits[""], split)
+    if split not in splits:
+        raise UserError(
+            f"{archive.path} has no frame of that split ({split}); expected MannequinChallenge/{split}/<video>/rgb/"
+            "<id>.jpg or an HDF5 layout of docs/formats.md; check the path or the split"
+        )
+    return RgbdSource(splits[split])
+
+
+def held_out(videos: list[str]) -> set[str]:
+    """A tenth of the videos, at least one: those whose names have the smallest SHA-256.
+
+    So the choice depends on nothing but the names, and a video more or less changes it by one at most.
+    """
+    ordered = sorted(videos, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return set(ordered[: max(1, round(_HELD_OUT * len(videos)))])
+
+
+def _divided(path: Path, videos: Videos, split: str) -> Splits:
+    """A validation split made from data that has none: whole videos, or the end of the only one."""
+    if len(videos) > 1:
+        chosen = held_out(list(videos))
+        parts = {
+            "train": {name: frames for name, frames in videos.items() if name not in chosen},
+            "val": {name: frames for name, frames in videos.items() if name in chosen},
+        }
+        said = f"{len(parts[split])} of {len(videos)} videos"
+    else:
+        ((name, frames),) = videos.items()
+        if len(frames) < 2:
+            raise UserError(f"{path} has a single frame and no validation split; expected more frames; add some")
+        start = len(frames) - max(1, round(_HELD_OUT * len(frames)))
+        parts = {"train": {name: dict(list(frames.items())[:start])}, "val": {name: dict(list(frames.items())[start:])}}
+        said = f"the {'first' if split == 'train' else 'last'} {len(parts[split][name])} of {len(frames)} frames"
+    purpose = "to train on" if split == "train" else "held out to judge"
+    log(f"{path.name} gives no validation split: {said} {purpose}")
+    return parts
+
+
+def _picture_videos(archive: Archive) -> Splits:
+    """The videos of the project's own layout: `[<split>/]<video>/{rgb/<id>.jpg,depth/<id>.png,instances/<id>.png}`."""
+    found = [match.groups() for name in archive.names() if (match := _PICTURE.fullmatch(name))]
+    names = {root: Path(root).name if Path(root).name in ("train", "val") else "" for root, _, _ in found}
+    bases = {root.removesuffix(f"{split}/") if split else root for root, split in names.items()}
+    if len(bases) > 1 or ("" in names.values() and len(names) > 1):
+        places = ", ".join(root or "." for root in sorted(names))
+        raise UserError(f"{archive.path} has videos in {places}; expected train/ and val/ beside each other; move them")
+    splits: Splits = {}
+    for root, video, frame_id in found:
+        depth_name = f"{root}{video}/depth/{frame_id}.png"
         if not archive.has(depth_name):
             raise UserError(f"{archive.path} has no {depth_name}; expected depth for each frame of {video}/rgb; add it")
-    return RgbdSource(archive, roots[0], frames)
+        read = partial(_read_pictures, archive, f"{root}{video}", frame_id)
+        splits.setdefault(names[root], {}).setdefault(video, {})[frame_id] = read
+    return splits
+
+
+def _read_pictures(archive: Archive, video: str, frame_id: str) -> RgbdFrame:
+    rgb_name, depth_name = f"{video}/rgb/{frame_id}.jpg", f"{video}/depth/{frame_id}.png"
+    ids_name = f"{video}/instances/{frame_id}.png"
+    rgb = decode_rgb(archive.read(rgb_name), f"{archive.path}: {rgb_name}")
+    depth = _depth(archive.read(depth_name), f"{archive.path}: {depth_name}")
+    ids = decode_mask(archive.read(ids_name), f"{archive.path}: {ids_name}") if archive.has(ids_name) else None
+    return of_one_size(str(archive.path), RgbdFrame(rgb, depth, ids), depth_name, ids_name)
+
+
+def _depth(data: bytes, name: str) -> NDArray[np.float32]:
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
+        found = "unreadable" if stored is None else f"{stored.dtype} of shape {stored.shape}"
+        raise UserError(f"{name} is {found}; expected a 16-bit grey PNG (depth times {_STEPS}); replace it")
+    return np.asarray(stored, np.float32) / np.float32(_STEPS)

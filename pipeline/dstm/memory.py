@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.core.onednn import product
+
 
 class Memory(NamedTuple):
     """Keys and values of T remembered frames for K objects.
@@ -43,14 +45,14 @@ def read_memory(query_key: Tensor, mem_key: Tensor, mem_value: Tensor, scale: bo
     """
     n, ck, h, w = query_key.shape
     cv = mem_value.shape[1]
-    keys = mem_key.flatten(2)  # N,Ck,T·h·w
-    values = mem_value.flatten(2).transpose(1, 2)  # N,T·h·w,Cv
+    keys = mem_key.flatten(2).transpose(1, 2)  # N,T·h·w,Ck
+    values = mem_value.flatten(2)  # N,Cv,T·h·w
     queries = query_key.flatten(2).transpose(1, 2)  # N,h·w,Ck
     if scale:
         queries = queries / math.sqrt(ck)
     parts = []
     for start in range(0, h * w, chunk or h * w):
-        affinity = queries[:, start : start + (chunk or h * w)] @ keys  # N,chunk,T·h·w
-        parts.append(affinity.softmax(dim=-1).to(values.dtype) @ values)
+        affinity = product(queries[:, start : start + (chunk or h * w)], keys)  # N,chunk,T·h·w
+        parts.append(product(affinity.softmax(dim=-1).to(values.dtype), values))
     read = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return read.transpose(1, 2).reshape(n, cv, h, w)

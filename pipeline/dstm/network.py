@@ -95,7 +95,12 @@ class DSTM(nn.Module):
         return Query(key, value, self.skip8(feat8), self.skip4(feat4), height, width)
 
     def memorize(
-        self, frames: Tensor, depth: Tensor | None, masks: Tensor, objects: Tensor | None = None
+        self,
+        frames: Tensor,
+        depth: Tensor | None,
+        masks: Tensor,
+        objects: Tensor | None = None,
+        batch: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Make one memory slot of each frame.
 
@@ -104,6 +109,7 @@ class DSTM(nn.Module):
             depth: B,1,H,W in [0, 1]; ignored without `model.depth`.
             masks: B,K+1,H,W probabilities, background at index 0.
             objects: B,K bool, which object slots are in use; all if None. Unused slots stay zero.
+            batch: objects encoded at a time, which bounds the features held; all at once if None.
 
         Returns:
             mem_key B,K,Ck,h,w and mem_value B,K,Cv,h,w.
@@ -112,23 +118,46 @@ class DSTM(nn.Module):
         foreground = _pad(masks[:, 1:])
         if objects is not None:
             foreground = foreground * objects[:, :, None, None]
-        others = (foreground.sum(dim=1, keepdim=True) - foreground).clamp(0, 1)
+        union = foreground.sum(dim=1, keepdim=True)
+        padded, padded_depth = _pad(frames), _pad_depth(depth, self.switches.depth)
         which, slot = _used(b, k, objects, masks.device)
-        padded_depth = _pad_depth(depth, self.switches.depth)
-        feat16 = self.memory_encoder(
-            _pad(frames)[which],
-            None if padded_depth is None else padded_depth[which],
-            foreground[which, slot][:, None],
-            others[which, slot][:, None],
-        )  # N,C,h,w, one for each object in use
-        key, value = self.memory_heads(feat16)
-        if self.config.value_mask:
-            planes = torch.stack([foreground[which, slot], others[which, slot]], dim=1)
-            small = F.adaptive_avg_pool2d(planes.float(), value.shape[-2:])
-            value = torch.cat([value, small.to(value.dtype)], dim=1)
-        return _spread(key, b, k, which, slot), _spread(value, b, k, which, slot)
+        parts = []
+        for part in _batches(len(which), batch):
+            video, mask = which[part], _of_objects(foreground, which, slot, part)[:, None]
+            others = (_of_videos(union, video) - mask).clamp(0, 1)
+            of_depth = None if padded_depth is None else _shared(padded_depth, video)
+            parts.append(self.encode_memory(_shared(padded, video), of_depth, mask, others))
+        keys, values = (_joined(list(tensors)) for tensors in zip(*parts))
+        return _spread(keys, b, k, which, slot), _spread(values, b, k, which, slot)
 
-    def segment(self, query: Query, memory: Memory, objects: Tensor | None = None, chunk: int | None = None) -> Tensor:
+    def encode_memory(
+        self, frames: Tensor, depth: Tensor | None, mask: Tensor, others: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encode N objects for the memory.
+
+        Args:
+            frames: N,3,H,W in [0, 1] or 1,3,H,W for all; sides multiples of 16.
+            depth: likewise N,1,H,W or 1,1,H,W in [0, 1]; None without `model.depth`.
+            mask: N,1,H,W probability of each object.
+            others: N,1,H,W probability of the union of the other objects.
+
+        Returns:
+            Key N,Ck,h,w and value N,Cv,h,w.
+        """
+        key, value = self.memory_heads(self.memory_encoder(frames, depth, mask, others))
+        if self.config.value_mask:
+            small = F.adaptive_avg_pool2d(torch.cat([mask, others], dim=1).float(), value.shape[-2:])
+            value = torch.cat([value, small.to(value.dtype)], dim=1)
+        return key, value
+
+    def segment(
+        self,
+        query: Query,
+        memory: Memory,
+        objects: Tensor | None = None,
+        chunk: int | None = None,
+        batch: int | None = None,
+    ) -> Tensor:
         """Segment the queried frames by what the memory holds.
 
         Args:
@@ -136,25 +165,30 @@ class DSTM(nn.Module):
             memory: T slots of the same B videos.
             objects: B,K bool, which object slots are in use; all if None.
             chunk: query places read at a time (see `read_memory`).
+            batch: objects segmented at a time, which bounds the features held; all at once if None.
 
         Returns:
             B,K+1,H,W float32 logits; softmax over dim 1 gives probabilities.
         """
-        return self._segment(query, memory, objects, chunk)[0]
+        return self._segment(query, memory, objects, chunk, batch)[0]
 
     def _segment(
-        self, query: Query, memory: Memory, objects: Tensor | None, chunk: int | None
+        self, query: Query, memory: Memory, objects: Tensor | None, chunk: int | None, batch: int | None
     ) -> tuple[Tensor, Tensor | None]:
         b, k = memory.key.shape[:2]
         which, slot = _used(b, k, objects, memory.key.device)
-        read = read_memory(
-            query.key[which], memory.key[which, slot], memory.value[which, slot], self.config.scale_keys, chunk
-        )  # N,Cv,h,w
-        readout = torch.cat([query.value[which], read], dim=1)  # f_t of Eq. (1)
-        odds = self.decoder(self.aspp(readout), query.skip8[which], query.skip4[which])  # N,1,H,W padded
-        odds = _crop(odds, query.height, query.width)
-        logits = soft_aggregate(_spread(odds[:, 0], b, k, which, slot), objects)
-        carried = _spread(read[:, -2], b, k, which, slot) if self.config.value_mask else None
+        every_odds, masks_read = [], []
+        for part in _batches(len(which), batch):
+            video = which[part]
+            mem_key, mem_value = (_of_objects(x, which, slot, part) for x in memory)
+            read = read_memory(_of_videos(query.key, video), mem_key, mem_value, self.config.scale_keys, chunk)
+            readout = torch.cat([_of_videos(query.value, video), read], dim=1)  # f_t of Eq. (1): N,2Cv,h,w
+            skip8, skip4 = _shared(query.skip8, video), _shared(query.skip4, video)
+            every_odds.append(self.decoder(self.aspp(readout), skip8, skip4)[:, 0])  # N,H,W padded
+            masks_read += [read[:, -2]] if self.config.value_mask else []
+        odds = _spread(_joined(every_odds), b, k, which, slot)
+        logits = soft_aggregate(_crop(odds, query.height, query.width), objects)
+        carried = _spread(_joined(masks_read), b, k, which, slot) if self.config.value_mask else None
         return logits, carried
 
     def forward(self, frames: Tensor, depth: Tensor | None, masks: Tensor, objects: Tensor) -> Unrolled:
@@ -175,7 +209,7 @@ class DSTM(nn.Module):
         for i in range(1, t):
             frame, frame_depth = frames[:, i], None if depth is None else depth[:, i]
             query = self.encode_query(frame, frame_depth)
-            frame_logits, frame_carried = self._segment(query, stack_slots(slots), objects, None)
+            frame_logits, frame_carried = self._segment(query, stack_slots(slots), objects, None, None)
             logits.append(frame_logits)
             carried.append(frame_carried)
             if i + 1 < t:
@@ -231,6 +265,31 @@ def _used(b: int, k: int, objects: Tensor | None, device: torch.device) -> tuple
         return grid // k, grid % k
     which, slot = objects.nonzero(as_tuple=True)
     return which, slot
+
+
+def _batches(count: int, batch: int | None) -> list[slice]:
+    """Slices of `batch` objects at a time; one of all if None."""
+    step = batch or max(1, count)
+    return [slice(start, start + step) for start in range(0, max(1, count), step)]
+
+
+def _of_videos(x: Tensor, which: Tensor) -> Tensor:
+    """B,... to N,..., each object's video; of a single video a view, so that nothing is copied."""
+    return x.expand(len(which), *x.shape[1:]) if x.shape[0] == 1 else x[which]
+
+
+def _shared(x: Tensor, which: Tensor) -> Tensor:
+    """As `_of_videos`, but of a single video a batch of 1, where what follows is computed once and then broadcast."""
+    return x if x.shape[0] == 1 else x[which]
+
+
+def _of_objects(x: Tensor, which: Tensor, slot: Tensor, part: slice) -> Tensor:
+    """Some of the N used slots of B,K,... as N,...; a view, so that nothing is copied, where all slots are used."""
+    return x.flatten(0, 1)[part] if len(which) == x.shape[0] * x.shape[1] else x[which[part], slot[part]]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _spread(x: Tensor, b: int, k: int, which: Tensor, slot: Tensor) -> Tensor:

@@ -23,6 +23,10 @@ def _require_percentiles(low: float, high: float, section: str) -> None:
     _require(0 <= low < high <= 100, key, f"{low} and {high}", "0 <= low < high <= 100")
 
 
+def _require_steady(keep: float, section: str) -> None:
+    _require(0 <= keep < 1, f"{section}.steady", keep, "a number in [0, 1)")
+
+
 @dataclass(frozen=True)
 class HourglassConfig:
     """Architecture of the depth network and the frames it is meant for.
@@ -105,6 +109,7 @@ class DepthValidationConfig:
         min_ratio: pairs whose depths differ by less than this factor have no order and are not drawn.
         still_change: a pixel is static where its colour changes by less than this (mean of the channels, of 1.0) and
             its true depth by less than 1% from one frame to the next.
+        steady: as `depth.steady`, for the change of static pixels.
         percentile_low: percentile of the inverse depth that becomes 0 when the change of static pixels is measured.
         percentile_high: percentile that becomes 1.
     """
@@ -112,6 +117,7 @@ class DepthValidationConfig:
     pairs: int
     min_ratio: float
     still_change: float
+    steady: float
     percentile_low: float
     percentile_high: float
 
@@ -119,6 +125,7 @@ class DepthValidationConfig:
         _require(self.pairs >= 1, "train_depth.validation.pairs", self.pairs, "at least 1")
         _require(self.min_ratio >= 1, "train_depth.validation.min_ratio", self.min_ratio, "at least 1.0")
         _require(self.still_change > 0, "train_depth.validation.still_change", self.still_change, "a number above 0")
+        _require_steady(self.steady, "train_depth.validation")
         _require_percentiles(self.percentile_low, self.percentile_high, "train_depth.validation")
 
 
@@ -183,6 +190,9 @@ class DepthConfig:
         folder_holds: what their values are: `depth` (large is far) or `inverse_depth` (large is near).
         batch: frames the network takes at once.
         precision: `bf16` or `fp32` arithmetic of the network.
+        steady: how long the jitter of a video's scale is held back, as the share of a correction that is carried over
+            from frame to frame, in [0, 1); 0 leaves it (see `pipeline/hourglass/steady.py`). A user's own maps are
+            taken as they are.
         percentile_low: percentile of a video's inverse depth that becomes 0.
         percentile_high: percentile that becomes 1.
         shard_frames: frames in a shard, about: a video is never cut.
@@ -193,6 +203,7 @@ class DepthConfig:
     folder_holds: Literal["depth", "inverse_depth"]
     batch: int
     precision: Precision
+    steady: float
     percentile_low: float
     percentile_high: float
     shard_frames: int
@@ -200,6 +211,7 @@ class DepthConfig:
     def __post_init__(self) -> None:
         _require(self.batch >= 1, "depth.batch", self.batch, "at least 1")
         _require(self.shard_frames >= 1, "depth.shard_frames", self.shard_frames, "at least 1")
+        _require_steady(self.steady, "depth")
         _require_percentiles(self.percentile_low, self.percentile_high, "depth")
         fits = (self.folder != "none") == (self.estimator == "folder")
         _require(fits, "depth.folder", self.folder, "a path where depth.estimator is folder, else none")

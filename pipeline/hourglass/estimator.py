@@ -26,7 +26,7 @@ class DepthEstimator:
     def __init__(self, model: Hourglass, device: torch.device, precision: Precision) -> None:
         self.config = model.config
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self._network = FusedHourglass(model, dtype).to(device).to(memory_format=torch.channels_last)
+        self._network = FusedHourglass(model, dtype, device)
         self._device = device
 
     @torch.inference_mode()

@@ -11,8 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.onednn import InferenceConv
 from pipeline.hourglass.network import Hourglass, Inception
-from pipeline.hourglass.rectify import rectify
 
 
 class FusedInception(nn.Module):
@@ -20,23 +20,27 @@ class FusedInception(nn.Module):
 
     Args:
         block: The block whose weights and statistics it takes over.
+        dtype: Of the arithmetic.
     """
 
-    def __init__(self, block: Inception) -> None:
+    def __init__(self, block: Inception, dtype: torch.dtype) -> None:
         super().__init__()
         branches = [list(cast(nn.Sequential, branch)) for branch in block.convs]
         entries = [fold(branch[0], branch[1]) for branch in branches]
         self.out = entries[0].out_channels
         self.mids = [entry.out_channels for entry in entries[1:]]
-        self.entry = nn.Conv2d(entries[0].in_channels, self.out + sum(self.mids), 1)
-        self.entry.weight.data = torch.cat([entry.weight.data for entry in entries])
-        self.entry.bias = nn.Parameter(torch.cat([_bias(entry) for entry in entries]))
-        self.convs = nn.ModuleList(fold(branch[3], branch[4]) for branch in branches[1:])
+        entry = nn.Conv2d(entries[0].in_channels, self.out + sum(self.mids), 1)
+        entry.weight.data = torch.cat([part.weight.data for part in entries])
+        entry.bias = nn.Parameter(torch.cat([_bias(part) for part in entries]))
+        self.entry = InferenceConv(entry, dtype, relu=True)
+        self.convs = nn.ModuleList(
+            InferenceConv(fold(branch[3], branch[4]), dtype, relu=True) for branch in branches[1:]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """B,C,H,W -> B,C',H,W."""
-        first, *mids = rectify(self.entry(x)).split([self.out, *self.mids], dim=1)
-        return rectify(torch.cat([first, *(conv(mid) for conv, mid in zip(self.convs, mids))], dim=1))
+        first, *mids = self.entry(x).split([self.out, *self.mids], dim=1)
+        return torch.cat([first, *(conv(mid) for conv, mid in zip(self.convs, mids))], dim=1)
 
 
 class FusedHourglass(nn.Module):
@@ -45,34 +49,33 @@ class FusedHourglass(nn.Module):
     Args:
         model: A trained network; it is left as it is.
         dtype: Arithmetic of everything but the heads: float32 or bfloat16.
+        device: Where to compute.
     """
 
-    def __init__(self, model: Hourglass, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, model: Hourglass, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> None:
         super().__init__()
         fused = Hourglass(model.config)
         fused.load_state_dict(model.state_dict())
+        fused = fused.to(device).eval().requires_grad_(False)
         stem, norm, _, levels = fused.seq
-        _replace(levels)
-        self.stem, self.levels = fold(stem, norm), levels
-        for part in (self.stem, self.levels):
-            part.to(dtype)
-        self.dtype = dtype
+        _replace(levels, dtype)
+        self.stem, self.levels = InferenceConv(fold(stem, norm), dtype, relu=True), levels
         self.pred_layer, self.uncertainty_layer = fused.pred_layer, fused.uncertainty_layer
-        self.requires_grad_(False).eval()
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """B,3,H,W float32 in [0, 1] -> log-depth and confidence, each B,1,h,w float32."""
-        frames = frames.to(self.dtype)
-        features = self.levels(rectify(self.stem(frames))).float()  # the heads stay in float32, as in training
+        features = self.levels(self.stem(frames)).float()  # the heads stay in float32, as in training
         return self.pred_layer(features), self.uncertainty_layer(features)
 
 
-def _replace(module: nn.Module) -> None:
+def _replace(module: nn.Module, dtype: torch.dtype) -> None:
     for name, child in module.named_children():
         if isinstance(child, Inception):
-            setattr(module, name, FusedInception(child))
+            setattr(module, name, FusedInception(child, dtype))
         else:
-            _replace(child)
+            _replace(child, dtype)
 
 
 def fold(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
@@ -84,11 +87,11 @@ def fold(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
     if norm.affine:
         scale, shift = scale * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
     kernel, stride, padding = (cast(tuple[int, int], pair) for pair in (conv.kernel_size, conv.stride, conv.padding))
-    folded = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, padding)
+    folded = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, padding, device=conv.weight.device)
     folded.weight.data = (conv.weight.double() * scale[:, None, None, None]).float()
     folded.bias = nn.Parameter((_bias(conv).double() * scale + shift).float())
     return folded
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
-    return conv.bias.data if conv.bias is not None else torch.zeros(conv.out_channels)
+    return conv.bias.data if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)

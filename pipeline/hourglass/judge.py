@@ -14,6 +14,7 @@ from pipeline.hourglass.config import DepthValidationConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import invert, normalise, robust_range
 from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
+from pipeline.hourglass.steady import Steadier
 
 
 class Frame(Protocol):
@@ -52,11 +53,14 @@ def judge(
         `frames`: number of them. `si_rmse`: mean over the frames. `ordered_pairs`: share of pairs of points of
         different objects in the right order, over all frames (null without instances); `pairs`: how many of them;
         `ordered_points`: that share for points anywhere. `static_change`: mean absolute change of the depth maps
-        in [0, 1] between successive frames over pixels at rest, normalised by video and by frame.
+        in [0, 1] between successive frames over pixels at rest: `per_video` as the depth stage makes them (jitter of
+        scale taken out, one range a video), `unsteadied` with one range a video alone, `per_frame` with a range of
+        its own for each frame.
     """
     rng = np.random.default_rng(seed)
     errors: list[float] = []
-    objects, points, by_video, by_frame = Counted(), Counted(), Counted(), Counted()
+    objects, points = Counted(), Counted()
+    changes = {way: Counted() for way in ("per_video", "unsteadied", "per_frame")}
     for _, ids in groupby(frames, key=lambda pair: pair[0]):
         video = [read(*pair) for pair in ids]
         estimates = estimator.log_depth([frame.rgb for frame in video])
@@ -68,36 +72,42 @@ def judge(
             if frame.instances is not None:
                 objects += ordered_pairs(enlarged, frame.depth, frame.instances, config.pairs, config.min_ratio, rng)
             points += ordered_pairs(enlarged, frame.depth, None, config.pairs, config.min_ratio, rng)
-        changes = _static_changes(video, estimates, config)
-        by_video, by_frame = by_video + changes[0], by_frame + changes[1]
+        for way, change in _static_changes(video, estimates, config).items():
+            changes[way] += change
     return {
         "frames": len(frames),
         "si_rmse": _rounded(float(np.mean(errors)) if errors else None),
         "ordered_pairs": _rounded(objects.mean),
         "pairs": objects.count,
         "ordered_points": _rounded(points.mean),
-        "static_change": {"per_video": _rounded(by_video.mean), "per_frame": _rounded(by_frame.mean)},
+        "static_change": {way: _rounded(change.mean) for way, change in changes.items()},
     }
 
 
 def _static_changes(
     video: list[Frame], estimates: list[NDArray[np.float32]], config: DepthValidationConfig
-) -> tuple[Counted, Counted]:
-    """Change over pixels at rest with one range for the video, and with a range of its own for each frame."""
+) -> dict[str, Counted]:
+    """Change over pixels at rest between successive frames, for each way of normalising."""
     low, high = config.percentile_low, config.percentile_high
-    inverse = [invert(estimate) for estimate in estimates]
-    shared = robust_range(inverse, low, high)
-    ranges = [[shared] * len(video), [robust_range([one], low, high) for one in inverse]]
-    maps = [
-        [normalise(one, scale, *frame.depth.shape) for one, scale, frame in zip(inverse, scales, video)]
-        for scales in ranges
-    ]
-    changes = [Counted(), Counted()]
+    steadier = Steadier(config.steady)
+    plain = [invert(estimate) for estimate in estimates]
+    steadied = [steadier(frame.rgb, one) for frame, one in zip(video, plain)]
+    ways = {
+        "per_video": (steadied, [robust_range(steadied, low, high)] * len(video)),
+        "unsteadied": (plain, [robust_range(plain, low, high)] * len(video)),
+        "per_frame": (plain, [robust_range([one], low, high) for one in plain]),
+    }
+    maps = {
+        way: [normalise(one, scale, *frame.depth.shape) for one, scale, frame in zip(inverse, scales, video)]
+        for way, (inverse, scales) in ways.items()
+    }
+    changes = {way: Counted() for way in ways}
     for i, (before, after) in enumerate(pairwise(video)):
         if before.depth.shape == after.depth.shape:
             still = static_pixels((before.rgb, after.rgb), (before.depth, after.depth), config.still_change)
-            changes = [total + static_change(m[i], m[i + 1], still) for total, m in zip(changes, maps)]
-    return changes[0], changes[1]
+            for way, of_way in maps.items():
+                changes[way] += static_change(of_way[i], of_way[i + 1], still)
+    return changes
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,6 +1,8 @@
 """The loss of Li et al. (CVPR 2019): scale-invariant error, multi-scale gradient matching, edge-aware smoothness.
 
-Scales are made as in the MannequinChallenge release: every second pixel of the scale before, without filtering.
+Scales are made as in the MannequinChallenge release: every second pixel of the scale before, without filtering. Where a
+scale is too small for a term (a frame of one pixel's width has no slopes, one below 3x3 no inner pixel), the term is
+zero there; the released code gives NaN or fails.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def gradient_matching(residual: Tensor, mask: Tensor) -> Tensor:
         mask: B,H,W as above.
 
     Returns:
-        Scalar; the mean runs over both directions and the whole batch.
+        Scalar; the mean runs over both directions and the whole batch; 0 where no two such pixels are known.
     """
     down = (residual[:, 2:] - residual[:, :-2]).abs()
     right = (residual[:, :, 2:] - residual[:, :, :-2]).abs()
@@ -93,25 +95,30 @@ def first_order_smoothness(log_depth: Tensor, frames: Tensor) -> Tensor:
 
     Returns:
         Scalar: mean over the pixels that have a right and a lower neighbour of |slope| exp(-|edge|), the two directions
-        summed, |edge| being the mean of the channels.
+        summed, |edge| being the mean of the channels; 0 where there is no such pixel (a side of 1).
     """
     down = (log_depth[:, 1:] - log_depth[:, :-1]).abs() * _damping(frames[:, :, 1:] - frames[:, :, :-1])
     right = (log_depth[:, :, 1:] - log_depth[:, :, :-1]).abs() * _damping(frames[:, :, :, 1:] - frames[:, :, :, :-1])
-    return (down[:, :, :-1] + right[:, :-1]).mean()
+    return _mean(down[:, :, :-1] + right[:, :-1])
 
 
 def second_order_smoothness(log_depth: Tensor, frames: Tensor) -> Tensor:
     """Mean curvature of the log-depth, less where the frame is curved.
 
     Args:
-        log_depth: B,H,W, both sides at least 3.
+        log_depth: B,H,W.
         frames: B,3,H,W in [0, 1].
 
     Returns:
         Scalar: mean over the inner pixels of |Laplacian| exp(-|Laplacian of the frame|), the latter the mean of the
-        channels.
+        channels; 0 where there is no inner pixel (a side below 3).
     """
-    return (_laplacian(log_depth).abs() * _damping(_laplacian(frames))).mean()
+    return _mean(_laplacian(log_depth).abs() * _damping(_laplacian(frames)))
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Mean, 0 where there is nothing to average."""
+    return x.mean() if x.numel() else x.sum()
 
 
 def _damping(change: Tensor) -> Tensor:

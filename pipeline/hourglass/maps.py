@@ -12,6 +12,7 @@ from pipeline.core.images import encode_depth
 from pipeline.hourglass.config import DepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import invert, normalise, robust_range
+from pipeline.hourglass.steady import Steadier
 
 
 class FrameRef(NamedTuple):
@@ -52,7 +53,7 @@ def depth_maps(
     Args:
         videos: All frames of each video.
         inverse: Where inverse depth comes from.
-        config: Frames taken at once (across videos), and the percentiles.
+        config: Frames taken at once (across videos), the steadying of scale, and the percentiles.
 
     Returns:
         `<video>/<frame>.png` and the 16-bit PNG of each frame, in order, at the frame's own size.
@@ -60,11 +61,17 @@ def depth_maps(
     refs = [ref for video in videos for ref in video]
     sizes: list[tuple[int, int]] = []
     raw: list[NDArray[np.floating]] = []
+    steadiers = {
+        video[0].video: Steadier(config.steady if config.estimator == "hourglass" else 0.0) for video in videos
+    }
     for start in range(0, len(refs), config.batch):
         part = refs[start : start + config.batch]
         frames = [ref.read() for ref in part]
         sizes += [(frame.shape[0], frame.shape[1]) for frame in frames]
-        raw += inverse(part, frames)
+        raw += [
+            steadiers[ref.video](frame, one)
+            for ref, frame, one in zip(part, frames, inverse(part, frames), strict=True)
+        ]
     files: list[tuple[str, bytes]] = []
     for video in videos:
         span = robust_range(raw[len(files) : len(files) + len(video)], config.percentile_low, config.percentile_high)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from pipeline.dstm.memory import Memory
 
-_FIRST_CAPACITY = 8  # slots of the first block; it doubles when full
+_FIRST_CAPACITY = 8  # slots of the first block on a GPU; it doubles when full
 
 
 class Schedule:
@@ -94,8 +93,8 @@ class Bank:
             given: see `Schedule.add`.
         """
         slot = self._schedule.add(frame, given)
-        self._key = _put(self._key, slot, key)
-        self._value = _put(self._value, slot, value)
+        self._key = _put(self._key, slot, key, channels_last=True)
+        self._value = _put(self._value, slot, value, channels_last=False)
 
     def read(self) -> Memory:
         """All slots held, as views of the block: key B,K,Ck,T,h,w and value B,K,Cv,T,h,w. Their order means nothing."""
@@ -104,14 +103,22 @@ class Bank:
         return Memory(self._key[:, :, :, :t], self._value[:, :, :, :t])
 
 
-def _put(block: Tensor | None, slot: int, x: Tensor) -> Tensor:
-    """Write x B,K,C,h,w to a slot of the block B,K,C,T,h,w, which is made or doubled where it is too short."""
-    b, k, c, h, w = x.shape
+def _put(block: Tensor | None, slot: int, x: Tensor, channels_last: bool) -> Tensor:
+    """Write x B,K,C,h,w to a slot of the block B,K,C,T,h,w, which is made or grown where it is too short.
+
+    The block lies in memory as the read takes it: keys as rows of C, values as rows of T,h,w. On a CPU it holds what it
+    must and no more, since only rows without gaps are multiplied fast; a copy every few frames is nothing beside it.
+    """
     if block is None or slot >= block.shape[3]:
-        capacity = _FIRST_CAPACITY if block is None else 2 * block.shape[3]
-        grown = torch.empty(b, k, c, capacity, h, w, dtype=x.dtype, device=x.device)
+        b, k, c, h, w = x.shape
+        held = 0 if block is None else block.shape[3]
+        capacity = slot + 1 if x.device.type == "cpu" else max(_FIRST_CAPACITY, 2 * held)
+        if channels_last:
+            grown = x.new_empty(b, k, capacity, h, w, c).permute(0, 1, 5, 2, 3, 4)
+        else:
+            grown = x.new_empty(b, k, c, capacity, h, w)
         if block is not None:
-            grown[:, :, :, : block.shape[3]] = block
+            grown[:, :, :, :held] = block
         block = grown
     block[:, :, :, slot] = x
     return block

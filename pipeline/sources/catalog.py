@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 
 from pipeline.core.errors import UserError
 
+HDF5_SUFFIXES = (".h5", ".hdf5")
+
 
 @dataclass(frozen=True)
 class Published:
@@ -18,6 +20,7 @@ class Published:
         name: file name of the archive.
         root: folder inside the archive under which everything needed lies.
         members: shell patterns, each of which must match a member (`*` crosses `/`).
+        instead: patterns any one of which will do in place of all `members`.
         part: key below `profiles.<p>.data.<dataset>` where a data set has several archives, else empty.
         url: where it is published; None where it cannot be fetched without a person.
         n_bytes: length in bytes where known.
@@ -29,6 +32,7 @@ class Published:
     name: str
     root: str
     members: tuple[str, ...]
+    instead: tuple[str, ...] = ()
     part: str = ""
     url: str | None = None
     n_bytes: int | None = None
@@ -45,8 +49,11 @@ class Published:
         return str(PurePosixPath(self.name).with_suffix(suffix))
 
     def missing(self, names: Sequence[str]) -> str | None:
-        """The first expected member that `names` lacks, or None."""
-        return next((pattern for pattern in self.members if not match_names(names, pattern)), None)
+        """The first expected member that `names` lacks, with what would stand in for it, or None."""
+        if any(match_names(names, pattern) for pattern in self.instead):
+            return None
+        lacking = next((pattern for pattern in self.members if not match_names(names, pattern)), None)
+        return lacking and " or ".join((lacking, *self.instead))
 
 
 def _davis_test(split: str) -> Published:
@@ -137,8 +144,9 @@ CATALOG: dict[str, tuple[Published, ...]] = {
             name="mannequin.zip",
             root="MannequinChallenge",
             members=("MannequinChallenge/*/rgb/*.jpg", "MannequinChallenge/*/depth/*.png"),
+            instead=tuple(f"*{suffix}" for suffix in HDF5_SUFFIXES),
             obtain="the training depth of MannequinChallenge was never released: set the key to none (the published "
-            "weights are used instead) or to your own RGB and depth in the layout of docs/formats.md",
+            "weights are used instead) or to your own RGB and depth in a layout of docs/formats.md",
         ),
     ),
     "challenge": (

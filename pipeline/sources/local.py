@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import shutil
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 from pipeline.core.archives import ZipWriter, open_archive
 from pipeline.core.errors import UserError
 from pipeline.core.runtime import progress
-from pipeline.sources.catalog import Published
+from pipeline.sources.catalog import HDF5_SUFFIXES, Published
 from pipeline.sources.checksums import BLOCK, Digest, blocks
 from pipeline.sources.fetch import require_space
 
@@ -65,7 +67,8 @@ def check_archive(path: Path, expected: Sequence[Published]) -> tuple[Published,
     """Open an archive, hold its members against the expected layouts and read some of it.
 
     A small archive is read whole, of a large one the first and the last member: its list of members and its length
-    have then been seen, which is what a broken transfer damages.
+    have then been seen, which is what a broken transfer damages. Not read are HDF5 files in a large archive, since one
+    of them may be larger than the memory.
 
     Returns:
         Which of the expected ones it is, and the suffix that says what it really is: `.zip` or `.tar`.
@@ -84,7 +87,8 @@ def check_archive(path: Path, expected: Sequence[Published]) -> tuple[Published,
             raise UserError(f"{path} holds {found} but no {absent}; expected a {wanted}; correct the source")
         whole = path.stat().st_size <= FULL_READ_BYTES
         for name in names if whole else (names[0], names[-1]):
-            archive.read(name)
+            if whole or not name.endswith(HDF5_SUFFIXES):
+                archive.read(name)
     finally:
         archive.close()
     return published, ".zip" if zipfile.is_zipfile(path) else ".tar"
@@ -130,7 +134,8 @@ def pack_folder(folder: Path, target: Path, expected: Sequence[Published]) -> st
     """Pack an extracted data set into an uncompressed zip in the published layout; equal files give equal bytes.
 
     Args:
-        folder: the extracted archive, or a folder inside it (`DAVIS`, or the folder that holds it).
+        folder: the extracted archive, or a folder inside it (`DAVIS`, or the folder that holds it); or a single HDF5
+            file, where a data set may consist of such.
         target: folder for the zip.
         expected: the archives one of which it stands for; only what lies under that one's `root` is packed.
 
@@ -142,20 +147,37 @@ def pack_folder(folder: Path, target: Path, expected: Sequence[Published]) -> st
     """
     absent: dict[str, str] = {}
     for published in expected:
-        inner = published.root.split("/")
-        roots = [folder.joinpath(*inner[depth:]) for depth in range(len(inner) + 1)]
-        for root in (r for r in roots if r.is_dir()):
-            files = open_archive(root)
-            missing = published.missing([f"{published.root}/{name}" for name in files.names()])
+        for root, names in _contents(folder, published):
+            missing = published.missing([f"{published.root}/{name}" for name in names])
             if missing is None:
-                require_space(target, sum((root / n).stat().st_size for n in files.names()), f"a zip of {folder}")
-                name = published.stored_name(".zip")
-                with ZipWriter(target / name) as archive:
-                    for member in progress(files.names(), len(files.names()), f"packing {folder.name}"):
-                        archive.write(f"{published.root}/{member}", files.read(member))
-                return name
+                require_space(target, sum((root / name).stat().st_size for name in names), f"a zip of {folder}")
+                stored = published.stored_name(".zip")
+                with ZipWriter(target / stored) as archive:
+                    for name in progress(names, len(names), f"packing {folder.name}"):
+                        _pack(archive, f"{published.root}/{name}", root / name)
+                return stored
             absent.setdefault(published.name, missing)
     wanted = " or ".join(p.name for p in expected)
     raise UserError(
         f"{folder} holds no {' and no '.join(absent.values())}; expected the extracted {wanted}; correct the path"
     )
+
+
+def _contents(folder: Path, published: Published) -> Iterator[tuple[Path, list[str]]]:
+    """Folders that may be the archive's `root`, and the files in each."""
+    if folder.is_file():
+        yield folder.parent, [folder.name]
+        return
+    inner = published.root.split("/")
+    for root in (folder.joinpath(*inner[depth:]) for depth in range(len(inner) + 1)):
+        if root.is_dir():
+            yield root, open_archive(root).names()
+
+
+def _pack(archive: ZipWriter, name: str, file: Path) -> None:
+    """Write a file into a zip; a large one from a memory map, since it may be larger than the memory."""
+    if file.stat().st_size <= FULL_READ_BYTES:
+        archive.write(name, file.read_bytes())
+        return
+    with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        archive.write(name, cast(bytes, mapped))  # a zip takes any buffer

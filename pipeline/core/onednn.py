@@ -1,0 +1,85 @@
+"""Convolutions and products for inference, on a CPU by oneDNN's own kernels.
+
+torch calls the same library, but lays the weights out anew for each call, runs ReLU and sums as passes of their own,
+and multiplies float32 matrices by another library, which is half as fast on some processors. The operators used here
+are those that torch.compile's CPU backend calls; where they are missing, or on another device, plain torch computes
+the same.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_HAS_CONV = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and hasattr(
+    torch.ops.mkldnn, "_reorder_convolution_weight"
+)
+_HAS_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_TYPES = (torch.float32, torch.bfloat16)
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """The product of x and the transpose of weight.
+
+    Args:
+        x: N,m,k.
+        weight: N,n,k; fastest where it is contiguous.
+
+    Returns:
+        N,m,n.
+    """
+    plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
+    if plain or not _HAS_LINEAR or x.shape[0] != 1 or x.dtype not in _TYPES or not weight.is_contiguous():
+        return x @ weight.transpose(1, 2)
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x[0], weight[0], None, "none", [], ""))[None]
+
+
+class InferenceConv(nn.Module):
+    """A convolution with fixed weights of one type, optionally followed by a sum and a ReLU.
+
+    Args:
+        conv: its weights are taken over, on their device.
+        dtype: type of the weights, of the arithmetic and of the output.
+        relu: rectify the output.
+    """
+
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> None:
+        super().__init__()
+        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise ValueError(f"only zero padding by numbers can be taken over, not {conv}")
+        self.relu = relu
+        self.out_channels = conv.out_channels
+        memory_format = torch.channels_last
+        self.weight = conv.weight.detach().to(dtype, memory_format=memory_format)
+        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self._options = tuple(list(cast(tuple[int, int], o)) for o in (conv.padding, conv.stride, conv.dilation))
+        self._groups = conv.groups
+        self._packs = self.weight.device.type == "cpu" and dtype in _TYPES and _HAS_CONV
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """Map N,C,H,W of any float type to N,C',H',W': relu(conv(x) + add).
+
+        Args:
+            x: input, fastest in channels-last layout.
+            add: of the output's shape and type.
+        """
+        x = x.to(self.weight.dtype)
+        padding, stride, dilation = self._options
+        if not self._packs or (add is not None and self._groups > 1):
+            x = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self._groups)
+            x = x if add is None else x.add_(add)
+            return x.relu_() if self.relu else x
+        if self._packed is None:  # the best layout depends on the input's size; others work, too
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, padding, stride, dilation, self._groups, list(x.shape)
+            )
+        options = (self._packed, self.bias, padding, stride, dilation, self._groups)
+        if add is None:
+            after = "relu" if self.relu else "none"
+            return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, *options, after, [], ""))
+        options_after: tuple[object, ...] = ("add", 1.0, "relu" if self.relu else None, [], None)
+        return cast(Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, add, *options, *options_after))

@@ -1,0 +1,54 @@
+"""One frame with depth, and what every layout on disk gives of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UserError
+
+
+class RgbdFrame(NamedTuple):
+    """One frame.
+
+    Attributes:
+        rgb: uint8 H,W,3.
+        depth: float32 H,W, distance in scene units (large is far); 0 where unknown.
+        instances: uint8 H,W object ids, or None where the set has none.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    instances: NDArray[np.uint8] | None
+
+
+Videos = dict[str, dict[str, Callable[[], RgbdFrame]]]
+"""Video -> frame id -> what reads that frame, in the order of time."""
+
+Splits = dict[str, Videos]
+"""`train`, `val`, or `""` where the data says nothing of a split -> its videos."""
+
+
+def of_one_size(name: str, frame: RgbdFrame, depth_name: str, ids_name: str) -> RgbdFrame:
+    """The frame, if depth and instances have the size of its colours.
+
+    Args:
+        name: What the frame lies in, for the error.
+        frame: The frame.
+        depth_name: What its depth is called there.
+        ids_name: What its instances are called there.
+
+    Raises:
+        UserError: They have another size.
+    """
+    height, width = frame.rgb.shape[:2]
+    for part, image in ((depth_name, frame.depth), (ids_name, frame.instances)):
+        if image is not None and image.shape != (height, width):
+            raise UserError(
+                f"{name}: {part} is {image.shape[1]}x{image.shape[0]}, its frame {width}x{height}; expected the same "
+                "size; replace one of them"
+            )
+    return frame

@@ -1,0 +1,1 @@
+"""A module as an ONNX graph with free axes, held against onnxruntime."""
