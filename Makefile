@@ -37,7 +37,7 @@ plots: setup  ## write dvc_plots/index.html: training curves, bars and pictures
 
 .PHONY: test
 test: setup  ## the tests, without the slow ones
-	python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 .PHONY: smoke
 smoke: setup  ## the slow tests: the whole chain from end to end at toy size

@@ -1,17 +1,20 @@
-"""Speed and peak memory of inference on whole videos, from decoding to PNG, with random weights.
+"""Speed and peak memory of inference on whole videos, from decoding to PNG.
 
     python -m benchmarks.inference
-    python -m benchmarks.inference --video frames/ --mask first.png --length 20 --network paper --precision bf16 fp32
+    python -m benchmarks.inference --video frames/ --mask first.png --length 20 --weights stm.pt
     python -m benchmarks.inference --height 144 --width 256 --objects 2 --network sample --tta
+    python -m benchmarks.inference --height 144 --width 256 --objects 2 --network sample --length 10000 --watch
+    python -m benchmarks.inference --height 1080 --width 1920 --objects 44 --length 12 --precision bf16
 
-Without --video a drawn one of the given size is used. Each setting runs in a process of its own, so that its peak
-memory is its own. Compare only figures of one machine, taken in one run; where other
-programs run beside it, CPU seconds say more than frames a second.
+Without --weights the weights are random, which takes the same time. Without --video a drawn one of the given size is
+used. Each setting runs in a process of its own, so that its peak memory is its own. Compare only figures of one
+machine, taken in one run; where other programs run beside it, CPU seconds say more than frames a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import platform
 import resource
@@ -31,6 +34,7 @@ from numpy.typing import NDArray
 from pipeline import segment
 from pipeline.core.images import encode_jpeg
 from pipeline.core.runtime import pick_device
+from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
 from pipeline.inference.config import InferSwitches
 from pipeline.inference.footage import Footage, Shot, open_footage
@@ -48,34 +52,62 @@ class Setting:
     resnest: bool
     device: str
     memory_frames: int
+    weights: Path | None
+    watch: bool
 
 
 class FirstFrames:
-    """The beginning of some footage."""
+    """The beginning of some footage.
 
-    def __init__(self, footage: Footage, length: int) -> None:
+    Args:
+        footage: the footage.
+        length: frames of it.
+        watch: print the speed since, and the memory at, every tenth of them.
+    """
+
+    def __init__(self, footage: Footage, length: int, watch: bool = False) -> None:
         self._footage = footage
         self.length: int | None = min(length, footage.length or length)
+        self._watch = watch
 
     def shots(self) -> Iterator[Shot]:
         """See `Footage`."""
-        return islice(self._footage.shots(), self.length)
+        assert self.length is not None
+        step, start = max(1, self.length // 10), time.perf_counter()
+        for i, shot in enumerate(islice(self._footage.shots(), self.length), start=1):
+            yield shot
+            if self._watch and i % step == 0:
+                rate, start = step / (time.perf_counter() - start), time.perf_counter()
+                print(f"  frame {i}: {rate:.2f} frames/s, {resident():.3f} GiB resident", flush=True)
+
+    def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:
+        """See `Footage`."""
+        return self._footage.spread(count)
+
+
+def resident() -> float:
+    """Memory of this process in GiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**30
 
 
 def draw(folder: Path, length: int, height: int, width: int, n_objects: int) -> NDArray[np.uint8]:
-    """Write JPEGs of discs that move over noise; returns the first mask."""
+    """Write JPEGs of discs in rows that move over noise; returns the first mask."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     ground = np.asarray(cv2.resize(coarse, (width, height)), np.uint8)
     first = np.zeros((height, width), np.uint8)
+    columns = math.ceil(math.sqrt(n_objects * width / height))
+    rows = math.ceil(n_objects / columns)
+    radius = min(height // 8, height // rows // 3, width // columns // 3)
     for t in range(length):
         frame = ground.copy()
         for k in range(n_objects):
-            place = (int(width * (k + 0.5) / n_objects + 3 * t) % width, height // 2)
+            at_x, at_y = width * (k % columns + 0.5) / columns + 3 * t, height * (k // columns + 0.5) / rows
+            place = (int(at_x) % width, int(at_y))
             colour = tuple(int(c) for c in np.random.default_rng(k).integers(0, 256, 3))
-            cv2.circle(frame, place, height // 8, colour, -1)
+            cv2.circle(frame, place, radius, colour, -1)
             if t == 0:
-                cv2.circle(first, place, height // 8, k + 1, -1)
+                cv2.circle(first, place, radius, k + 1, -1)
         (folder / f"{t:05d}.jpg").write_bytes(encode_jpeg(frame))
     return first
 
@@ -86,10 +118,13 @@ def measure(setting: Setting, footage: Footage, mask: NDArray[np.uint8]) -> tupl
     params = getattr(settings.profiles, setting.network)
     device = pick_device(setting.device)
     torch.manual_seed(0)
-    switches = replace(settings.model, resnest=setting.resnest, depth=True)
-    network = DSTM(switches, replace(params.network, pretrained=False)).to(device).eval()
+    if setting.weights is not None:
+        network = load_dstm(setting.weights, device)
+    else:
+        switches = replace(settings.model, resnest=setting.resnest, depth=True)
+        network = DSTM(switches, replace(params.network, pretrained=False)).to(device).eval()
     config = replace(params.infer, precision=setting.precision, memory_frames=setting.memory_frames)
-    depth = FrameDepth("constant", None, params.depth.percentile_low, params.depth.percentile_high)
+    depth = FrameDepth("constant", None, 2.0, 98.0, 0.0)
     segmenter = Segmenter(network, depth, InferSwitches(setting.tta), config, device)
     with tempfile.TemporaryDirectory() as out:
         segment.run(segmenter, FirstFrames(footage, 3), {0: mask}, Path(out), False)  # warm up
@@ -105,7 +140,7 @@ def measure(setting: Setting, footage: Footage, mask: NDArray[np.uint8]) -> tupl
 
 
 def _measure_into(setting: Setting, source: str, length: int, mask: NDArray[np.uint8], answers: object) -> None:
-    answers.put(measure(setting, FirstFrames(open_footage(source), length), mask))  # type: ignore[attr-defined]
+    answers.put(measure(setting, FirstFrames(open_footage(source), length, setting.watch), mask))  # type: ignore[attr-defined]
 
 
 def main() -> None:
@@ -118,6 +153,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=854)
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 5], help="in the drawn video")
     parser.add_argument("--network", choices=("sample", "paper"), default="paper", help="profile of the network")
+    parser.add_argument("--weights", type=Path, help="a D-STM checkpoint; it says what network it is")
+    parser.add_argument("--watch", action="store_true", help="print speed and memory on the way")
     parser.add_argument("--resnet", action="store_true", help="ResNet instead of ResNeSt")
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
     parser.add_argument("--memory-frames", type=int, default=0)
@@ -138,7 +175,14 @@ def main() -> None:
         for source, mask in videos:
             for precision in options.precision:
                 setting = Setting(
-                    options.network, precision, options.tta, not options.resnet, options.device, options.memory_frames
+                    options.network,
+                    precision,
+                    options.tta,
+                    not options.resnet,
+                    options.device,
+                    options.memory_frames,
+                    options.weights,
+                    options.watch,
                 )
                 answers = context.Queue()
                 process = context.Process(target=_measure_into, args=(setting, source, options.length, mask, answers))

@@ -27,7 +27,7 @@ from pipeline.core.archives import ZipWriter, open_archive
 from pipeline.core.errors import UserError
 from pipeline.core.files import output_folder
 from pipeline.core.layout import Layout
-from pipeline.core.runtime import digest, file_digest, log, pick_device, progress, run_main, scratch_lock
+from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, progress, run_main, scratch_lock
 from pipeline.datasets.davis import open_davis
 from pipeline.datasets.locate import list_archives
 from pipeline.datasets.simulated import open_simulated
@@ -96,7 +96,12 @@ def run(
 def _key(dataset: str, config: DepthConfig, frames: Path, checkpoint: Path) -> str:
     """Name for the resume state of these parameters and inputs: no other run may take it up."""
     inputs = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in list_archives(frames)]
-    return digest([dataset, asdict(config), inputs, file_digest(checkpoint)])
+    maps = Path(config.folder)
+    if config.estimator == "hourglass" or not maps.exists():  # a missing one is refused later
+        source = file_digest(checkpoint)
+    else:
+        source = fingerprint(maps) if maps.is_dir() else file_digest(maps)
+    return digest([dataset, asdict(config), inputs, source])
 
 
 def open_sources(dataset: str, frames: Path) -> list[VideoSource]:

@@ -44,8 +44,8 @@ from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
 from pipeline.inference.ahead import WriteBehind, read_ahead
 from pipeline.inference.config import InferConfig, InferSwitches
-from pipeline.inference.fused import fuse
 from pipeline.inference.multiscale import Frame, propagate
+from pipeline.inference.prepared import prepare
 from pipeline.scoring.results import Results
 from pipeline.scoring.submission import Server, write_submission
 from pipeline.settings import load_settings
@@ -62,7 +62,7 @@ class SetSegmenter:
         switches: `infer.*`.
         config: `profiles.*.infer`.
         device: of the network.
-        workers: sequences segmented at a time on a CPU.
+        workers: sequences segmented at a time on a CPU; they share `infer.memory_gb`.
         stop: once set, sequences under way end as if interrupted.
     """
 
@@ -83,7 +83,9 @@ class SetSegmenter:
         """
         bound = 2 * self.config.lookahead
         frames = read_ahead(video.frames, partial(self._read, video), bound, threads=1)
-        masks = propagate(self.network, frames, self._given(video), self.switches, self.config, self.device)
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.device.type == "cpu" else 1
+        share = 1 / (beside * _at_a_time(self.device, self.workers))
+        masks = propagate(self.network, frames, self._given(video), self.switches, self.config, self.device, share)
         with WriteBehind(bound, threads=1) as writer:
             for frame_id, mask in zip(video.frames, masks):
                 if self.stop.is_set():
@@ -135,7 +137,7 @@ def run(
         UserError: unfit inputs, sequences that failed, named after all others were done, or masks a server would
             refuse.
     """
-    network = fuse(load_dstm(weights, device))
+    network = prepare(load_dstm(weights, device), config.precision)
     source = open_split(raw, config.split)
     model = network.switches
     maps = open_depth_input(depth, model.depth_input, source.videos) if model.depth else None
@@ -235,7 +237,7 @@ def _sequence_threads(device: torch.device, workers: int) -> Iterator[ThreadPool
     The operations on one frame are small, so two sequences on a core each are faster than one on two cores.
     """
     cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
-    count = min(workers, cores) if device.type == "cpu" else 1
+    count = _at_a_time(device, workers)
     each = max(1, min(threads, cores // count))
     try:
         torch.set_num_threads(each)
@@ -243,6 +245,10 @@ def _sequence_threads(device: torch.device, workers: int) -> Iterator[ThreadPool
             yield pool
     finally:
         torch.set_num_threads(threads)
+
+
+def _at_a_time(device: torch.device, workers: int) -> int:
+    return min(workers, len(os.sched_getaffinity(0))) if device.type == "cpu" else 1
 
 
 def _write_mask(path: Path, mask: NDArray[np.uint8]) -> None:

@@ -4,53 +4,59 @@
     python -m pipeline.segment clip.mp4 --mask first.png --mask 40:late.png --out masks --tta --overlay
     python -m pipeline.segment "frames/*.jpg" --mask mask.png --out masks --weights models/paper/dstm.pt
 
-VIDEO is a video file, a folder of images or a glob. A mask is an indexed or grey PNG of the frame's size whose values
-are object ids; `40:` gives one for frame 40, counted from 0, where new objects appear. Depth is estimated on the way.
-DIR gets an indexed PNG for each frame and, with --overlay, overlay.mp4. After Ctrl-C it holds whole files.
+VIDEO is a video file, a folder of images or a glob. A mask is a PNG of the frame's size whose values are object ids;
+`40:` gives one for frame 40, counted from 0, where new objects appear. Depth is estimated on the way. DIR gets an
+indexed PNG for each frame and, with --overlay, overlay.mp4. After Ctrl-C it holds whole files. More: docs/segment.md.
 
 In Python:
 
-    segmenter = open_segmenter(Path("models/sample/dstm.pt"), Path("models/sample/depth.pt"))
-    for mask in segmenter.propagate(frames, {0: first_mask}):
+    segmenter = open_segmenter("models/sample/dstm.pt", "models/sample/depth.pt")
+    for mask in segmenter.propagate(frames, first_mask):
         ...
 """
 
 from __future__ import annotations
 
 import argparse
-import re
+import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_bytes
-from pipeline.core.images import VOID, decode_mask, encode_mask
+from pipeline.core.images import encode_mask
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import log, pick_device, progress, run_main
-from pipeline.datasets.video import object_ids
 from pipeline.dstm.checkpoint import load_dstm
 from pipeline.hourglass.checkpoint import load_hourglass
 from pipeline.hourglass.estimator import DepthEstimator
-from pipeline.hourglass.normalise import DepthRange
 from pipeline.inference.ahead import WriteBehind, prefetch
 from pipeline.inference.config import InferSwitches
+from pipeline.inference.drawn_masks import parse_masks, read_masks
+from pipeline.inference.fit import OVERLAY, check_masks, check_output, make_folder
 from pipeline.inference.footage import Footage, Shot, open_footage
 from pipeline.inference.overlay import OverlayVideo
 from pipeline.inference.segmenter import FrameDepth, Segmenter
 from pipeline.settings import Settings, load_settings
 
-_MOST_OBJECTS = 100  # more ids than this are a picture or a smoothed mask, not objects
+T = TypeVar("T")
+
 _RANGE_FRAMES = 48  # frames, spread over the video, from which the range of its depth is taken
+_WAITING_BYTES = 128 << 20  # frames read ahead; of 4K they are five
 
 
 def open_segmenter(
-    weights: Path, depth_weights: Path | None, tta: bool = False, settings: Settings | None = None
+    weights: Path | str,
+    depth_weights: Path | str | None = None,
+    tta: bool = False,
+    settings: Settings | None = None,
 ) -> Segmenter:
     """A segmenter from files.
 
@@ -65,54 +71,26 @@ def open_segmenter(
     """
     settings = settings or load_settings()
     params, device = settings.profile_params, pick_device(settings.runtime.device)
-    network = load_dstm(weights, device)
+    network = load_dstm(Path(weights), device)
     depth = None
     if network.switches.depth:
         estimator = None
         if network.switches.depth_input == "estimated" and depth_weights is not None:
-            estimator = DepthEstimator(load_hourglass(depth_weights), device, params.depth.precision)
-        kind, low, high = network.switches.depth_input, params.depth.percentile_low, params.depth.percentile_high
-        depth = FrameDepth(kind, estimator, low, high)
+            if not Path(depth_weights).is_file():
+                raise UserError(
+                    f"{weights} takes depth, but {depth_weights} does not exist; expected the weights of the depth "
+                    "network; make them (make repro) or give others (--depth-weights)"
+                )
+            estimator = DepthEstimator(load_hourglass(Path(depth_weights)), device, params.depth.precision)
+        low, high = params.depth.percentile_low, params.depth.percentile_high
+        depth = FrameDepth(network.switches.depth_input, estimator, low, high, params.depth.steady)
     return Segmenter(network, depth, InferSwitches(tta), params.infer, device)
 
 
-def read_masks(arguments: Sequence[str]) -> dict[int, NDArray[np.uint8]]:
-    """The masks of the command line, `MASK.png` (frame 0) or `INDEX:MASK.png`.
-
-    Returns:
-        Frame index -> uint8 H,W ids.
-
-    Raises:
-        UserError: a missing or unreadable file, a colour image, no object, or more ids than objects can have.
-    """
-    masks: dict[int, NDArray[np.uint8]] = {}
-    for argument in arguments:
-        indexed = re.fullmatch(r"(\d+):(.+)", argument)
-        index, path = (int(indexed[1]), Path(indexed[2])) if indexed else (0, Path(argument))
-        if not path.is_file():
-            raise UserError(f"{path} does not exist; expected a mask, MASK.png or INDEX:MASK.png; correct the path")
-        if index in masks:
-            raise UserError(f"two masks are given for frame {index}; expected one; give the others as INDEX:MASK.png")
-        mask = decode_mask(path.read_bytes(), str(path))
-        ids = object_ids(mask)
-        if not ids and (mask == VOID).any():
-            log(f"{path} is black and white: its white part is taken as object 1")
-            mask = (mask == VOID).astype(np.uint8)
-        elif not ids:
-            raise UserError(f"{path} holds no object; expected ids from 1 where objects are; draw them")
-        elif len(ids) > _MOST_OBJECTS:
-            raise UserError(
-                f"{path} holds {len(ids)} different values; expected object ids, at most {_MOST_OBJECTS}; draw it "
-                "without smoothing and save it indexed"
-            )
-        masks[index] = mask
-    return masks
-
-
 def run(
-    segmenter: Segmenter, footage: Footage, masks: dict[int, NDArray[np.uint8]], out: Path, with_overlay: bool
+    segmenter: Segmenter, footage: Footage, masks: Mapping[int, NDArray[np.uint8]], out: Path, with_overlay: bool
 ) -> None:
-    """Segment a video into a folder.
+    """Segment a video into a folder. Other files of the folder stay as they are.
 
     Args:
         segmenter: the networks.
@@ -123,48 +101,59 @@ def run(
 
     Raises:
         UserError: masks or frames do not fit each other, or a frame cannot be read; what was written before is whole.
+        KeyboardInterrupt: it was interrupted; its text says what there is.
     """
-    sizes = {mask.shape for mask in masks.values()}
-    if len(sizes) > 1:
-        raise UserError(f"the masks have {len(sizes)} different sizes; expected that of the frames; redraw them")
-    if footage.length is not None and max(masks) >= footage.length:
-        raise UserError(
-            f"a mask is given for frame {max(masks)}, but the video has {footage.length} frames (0 to "
-            f"{footage.length - 1}); correct its index"
-        )
-    depth_range = None if segmenter.depth is None else _depth_range(segmenter.depth, footage)
+    height, width = check_masks(footage, masks)
+    most = max(2, min(8, _WAITING_BYTES // (3 * height * width)))
+    depth_range = None if segmenter.depth is None else segmenter.depth.range_of(_spread(footage))
     waiting: deque[Shot] = deque()
     count = 0
 
     def frames() -> Iterator[NDArray[np.uint8]]:
-        for shot in prefetch(footage.shots(), count=8):
-            waiting.append(shot)
-            yield shot.rgb
+        with closing(_generator(prefetch(footage.shots(), most))) as shots:
+            for shot in shots:
+                waiting.append(shot)
+                yield shot.rgb
 
-    with ExitStack() as stack:
-        writer = stack.enter_context(WriteBehind(8, threads=1))
-        out.mkdir(parents=True, exist_ok=True)
-        video = stack.enter_context(OverlayVideo(out / "overlay.mp4")) if with_overlay else None
-        found = segmenter.propagate(frames(), masks, depth_range)
-        for mask in progress(found, footage.length, "frames", every_s=5.0):
-            shot = waiting.popleft()
-            count += 1
-            writer.put(partial(_write_mask, out / f"{shot.name}.png", mask))
-            if video is not None:
-                video.add(shot.rgb, mask, shot.seconds)
+    make_folder(out)
+    others = {path.name for path in out.glob("*.png")}
+    try:
+        with ExitStack() as stack:
+            video = stack.enter_context(OverlayVideo(out / OVERLAY)) if with_overlay else None
+            writer = stack.enter_context(WriteBehind(most, threads=1))  # ends first: all frames are in the video then
+            source = stack.enter_context(closing(_generator(frames())))
+            found = stack.enter_context(closing(segmenter.propagate(source, masks, depth_range)))
+            shown = progress(found, footage.length, "frames", every_s=5.0)
+            for mask in stack.enter_context(closing(_generator(shown))):
+                shot = waiting.popleft()
+                others.discard(f"{shot.name}.png")
+                show = None if video is None else partial(video.add, shot.rgb, mask, shot.seconds)
+                writer.put(partial(_write, out / f"{shot.name}.png", mask, show))
+                count += 1
+    except KeyboardInterrupt:
+        of = "" if footage.length is None else f" of {footage.length}"
+        raise KeyboardInterrupt(
+            f"the masks of the first {count}{of} frames are whole and in {out}; a new run begins at the first frame"
+        ) from None
     if footage.length is not None and count != footage.length:
         log(f"the video says it has {footage.length} frames; {count} could be decoded, and each has its mask")
+    if others:
+        log(f"{out} held {len(others)} other PNG files before; they are as they were")
 
 
-def _depth_range(depth: FrameDepth, footage: Footage) -> DepthRange | None:
-    """One range for the video, from frames spread over all of it; a file that hides its length gives its first ones."""
-    step = max(1, (footage.length or 0) // _RANGE_FRAMES)
-    last = step * _RANGE_FRAMES
-    return depth.range_of(shot.rgb for i, shot in zip(range(last), footage.shots()) if i % step == 0)
+def _spread(footage: Footage) -> Iterator[NDArray[np.uint8]]:
+    log("the range of depth is taken from frames all over the video")
+    yield from footage.spread(_RANGE_FRAMES)
 
 
-def _write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
+def _generator(items: Iterator[T]) -> Generator[T, None, None]:
+    return cast("Generator[T, None, None]", items)  # what a function with yield returns can be closed
+
+
+def _write(path: Path, mask: NDArray[np.uint8], show: Callable[[], None] | None) -> None:
     write_bytes(path, encode_mask(mask))
+    if show is not None:
+        show()
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -193,14 +182,24 @@ def main() -> None:
     options = parse_arguments()
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
-    if options.weights is None and settings.profile == "sample":
-        log("these weights were trained on the rendered sample for minutes; expect little of them on real video")
+    weights, depth_weights = options.weights or layout.model("dstm"), options.depth_weights or layout.model("depth")
+    if not weights.is_file():
+        how = "make them (make repro) or give others (--weights)" if options.weights is None else "correct the path"
+        raise UserError(f"{weights} does not exist; expected the weights of a trained D-STM; {how}")
+    # what can be wrong with the inputs is found before the networks are loaded
     masks = read_masks(options.mask)
     footage = open_footage(options.video)
-    weights, depth_weights = options.weights or layout.model("dstm"), options.depth_weights or layout.model("depth")
+    check_masks(footage, masks)
+    check_output(footage, parse_masks(options.mask), options.out)
+    if options.weights is None and settings.profile == "sample":
+        log("these weights were trained on the rendered sample for minutes; expect little of them on real video")
     segmenter = open_segmenter(weights, depth_weights, options.tta, settings)
-    run(segmenter, footage, masks, options.out, options.overlay)
-    log(f"masks are in {options.out}" + (", overlay.mp4 beside them" if options.overlay else ""))
+    try:
+        run(segmenter, footage, masks, options.out, options.overlay)
+    except KeyboardInterrupt as interruption:
+        sys.stderr.write(f"interrupted; {str(interruption) or 'nothing was written'}\n")
+        raise SystemExit(130) from None
+    log(f"masks are in {options.out}" + (f", {OVERLAY} beside them" if options.overlay else ""))
 
 
 if __name__ == "__main__":

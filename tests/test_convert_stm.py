@@ -21,6 +21,7 @@ from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import fuse
+from pipeline.inference.prepared import prepare
 from pipeline.published.stm import rename
 
 # What the released model gave for the weights, frames and masks that are made here (source and commit in the file).
@@ -134,9 +135,10 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> DSTM:
 
 
 @pytest.mark.parametrize("case", RELEASED["cases"], ids=lambda c: str(c["name"]))
-@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
-def test_equals_the_released_model(network: DSTM, case: dict[str, Any], fused: bool) -> None:
-    results = unrolled(fuse(network) if fused else network, case)
+@pytest.mark.parametrize("form", ["plain", "fused", "prepared"])
+def test_equals_the_released_model(network: DSTM, case: dict[str, Any], form: str) -> None:
+    made = {"plain": lambda: network, "fused": lambda: fuse(network), "prepared": lambda: prepare(network, "fp32")}
+    results = unrolled(made[form](), case)
     assert sorted(results) == sorted(case["results"])
     for name, result in results.items():
         values, expected = result.double().flatten(), case["results"][name]

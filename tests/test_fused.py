@@ -14,6 +14,7 @@ from pipeline.dstm.config import Switches
 from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import fuse
+from pipeline.inference.prepared import Block, Residual, prepare
 from tests.toy_inference import NETWORK
 
 
@@ -49,6 +50,12 @@ def test_equals_the_network(norm: Literal["batch", "frozen", "group"], resnest: 
     assert before.std() > 1e-3
     torch.testing.assert_close(result(fused), before, atol=1e-4 * float(before.std()), rtol=1e-4)
     torch.testing.assert_close(result(network), before, atol=0, rtol=0)  # the original is left as it is
-    left = [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
-    assert len(left) == (0 if norm == "group" else 2), "one a backbone, behind the summed stems"
+    assert not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d) for m in fused.modules())
     assert not any(p.requires_grad for p in fused.parameters())
+    prepared = prepare(network, "fp32")
+    torch.testing.assert_close(result(prepared), before, atol=1e-4 * float(before.std()), rtol=1e-4)
+    torch.testing.assert_close(result(network), before, atol=0, rtol=0)
+    kinds = [type(m) for m in prepared.modules()]
+    assert nn.Conv2d not in kinds and kinds.count(Residual) == 5
+    assert (Block in kinds) == (norm != "group")
+    assert float((result(prepare(network, "bf16")) - before).abs().mean()) < 0.05 * float(before.std())

@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
+from pipeline.dstm.memory import read_memory, stack_slots
+from pipeline.inference import propagate as track
 from pipeline.inference.bank import Bank, Schedule
 from pipeline.inference.config import InferConfig
 from pipeline.inference.multiscale import Frame, propagate
+from pipeline.inference.prepared import prepare
 from tests.tiny_archives import make_toy
 from tests.toy_inference import CONFIG, CPU, PLAIN, frames_of, labels, make_network, naive, video
 
@@ -20,6 +24,12 @@ from tests.toy_inference import CONFIG, CPU, PLAIN, frames_of, labels, make_netw
 def first_every_previous(t: int, every: int) -> list[int]:
     """Frames that STM remembers when it segments frame t."""
     return sorted({i for i in range(t) if i % every == 0} | {t - 1})
+
+
+def overlap(found: NDArray[np.uint8], expected: NDArray[np.uint8], number: int) -> float:
+    """Intersection over union of one class over a whole video."""
+    one, other = found == number, expected == number
+    return float((one & other).sum() / (one | other).sum())
 
 
 def held(every: int, limit: int, length: int, given: frozenset[int] = frozenset()) -> Iterator[tuple[int, list[int]]]:
@@ -78,9 +88,9 @@ def test_frames_that_bring_objects_stay() -> None:
 
 def test_bank_holds_what_was_written() -> None:
     """The block against a dictionary, through growth and overwriting."""
-    for limit in (0, 5):
+    for limit, doubling in ((0, False), (0, True), (5, False), (5, True)):
         schedule = Schedule(2, limit)
-        bank, written = Bank(schedule), {}
+        bank, written = Bank(schedule, limit or 100, doubling), {}
         for frame in range(50):
             key, value = torch.full((1, 2, 3, 2, 2), float(frame)), torch.full((1, 2, 4, 2, 2), -float(frame))
             written[frame] = (key, value)
@@ -90,6 +100,31 @@ def test_bank_holds_what_was_written() -> None:
             for slot, held_frame in enumerate(schedule.frames):
                 torch.testing.assert_close(memory.key[:, :, :, slot], written[held_frame][0])
                 torch.testing.assert_close(memory.value[:, :, :, slot], written[held_frame][1])
+
+
+@pytest.mark.parametrize(("most", "capacities"), [(5, {5}), (11, {8, 11}), (40, {8, 16, 32, 40})])
+def test_room_to_grow_does_not_change_what_is_read(most: int, capacities: set[int]) -> None:
+    """Blocks that double, never beyond the most there will be, against blocks without room, read by a query."""
+    generator = torch.Generator().manual_seed(0)
+    exact, roomy = (Bank(Schedule(1, most), most, doubling) for doubling in (False, True))
+    query = torch.randn(2, 3, 2, 2, generator=generator)
+    seen = set()
+    torch.use_deterministic_algorithms(True)  # what is not written yet is NaN
+    try:
+        for frame in range(50):
+            key, value = (torch.randn(1, 2, c, 2, 2, generator=generator) for c in (3, 4))
+            reads = []
+            for bank in (exact, roomy):
+                bank.write(frame, key, value, given=False)
+                memory = bank.read()
+                reads.append(read_memory(query, memory.key.flatten(0, 1), memory.value.flatten(0, 1), scale=True))
+            torch.testing.assert_close(reads[1], reads[0])
+            held = [part.untyped_storage().nbytes() // (4 * 2 * c * 4) for part, c in zip(memory, (3, 4))]
+            assert held[0] == held[1] >= memory.key.shape[3]
+            seen.add(held[0])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == capacities
 
 
 @pytest.mark.parametrize("n_objects", [1, 3])
@@ -162,11 +197,51 @@ def test_how_it_is_computed_does_not_matter(changes: dict[str, int]) -> None:
     assert (labels(network, frames, {0: mask}, PLAIN, **changes) == labels(network, frames, {0: mask})).mean() > 0.999
 
 
-def test_bf16_stays_close() -> None:
-    frames, mask = video(4)
+def test_how_the_memory_grows_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where the blocks double: 13 frames remembered in blocks of 8 and 16."""
+    frames, mask = video(14)
     network = make_network()
-    found = labels(network, frames, {0: mask}, precision="bf16")
-    assert (found == labels(network, frames, {0: mask})).mean() > 0.8
+    expected = labels(network, frames, {0: mask}, memory_every=1)
+    grown = []
+
+    def roomy(schedule: Schedule, most: int, doubling: bool) -> Bank:
+        grown.append(doubling)
+        return Bank(schedule, most, doubling=True)
+
+    monkeypatch.setattr(track, "Bank", roomy)
+    assert (labels(network, frames, {0: mask}, memory_every=1) == expected).mean() > 0.999
+    assert grown == [False]
+
+
+@pytest.mark.parametrize("n_objects", [1, 2, 3])
+def test_bf16_stays_close(n_objects: int) -> None:
+    """Each class over the frames after the given one; measured 0.86 and more. A first mask that stays gets 0.12."""
+    frames, mask = video(8, n_objects)
+    network = make_network()
+    found = labels(prepare(network, "bf16"), frames, {0: mask}, precision="bf16")[1:]
+    expected = labels(network, frames, {0: mask})[1:]
+    for k in range(n_objects + 1):
+        assert overlap(found, expected, k) > 0.75, k
+        if k:
+            assert overlap(np.broadcast_to(mask, expected.shape), expected, k) < 0.3, "the toy must move to tell"
+
+
+def test_objects_one_by_one_or_together() -> None:
+    """What fits in the budget at a time does not matter, whichever objects have appeared."""
+    toy = make_toy(6, 3, 40, 56)
+    network = make_network()
+    frames = torch.from_numpy(toy.frames).permute(0, 3, 1, 2).float() / 255
+    depth = torch.from_numpy(toy.depths)[:, None]
+    masks = torch.rand(2, 4, 40, 56, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    with torch.inference_mode():
+        for objects in (None, torch.tensor([[True, False, True], [True, True, True]])):
+            found = []
+            for batch in (None, 1, 2):
+                memory = stack_slots([network.memorize(frames[:2], depth[:2], masks, objects, batch)])
+                query = network.encode_query(frames[2:4], depth[2:4])
+                found.append(network.segment(query, memory, objects, batch=batch))
+            torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(found[2], found[0], atol=1e-4, rtol=1e-4)
 
 
 def test_frames_are_taken_as_needed() -> None:
@@ -209,7 +284,9 @@ def test_unfit_input() -> None:
             labels(network, given_frames, masks)
 
 
-@pytest.mark.parametrize("change", [{"memory_every": 0}, {"memory_frames": 1}, {"scales": ()}, {"scales": (1.0, -1.0)}])
+@pytest.mark.parametrize(
+    "change", [{"memory_every": 0}, {"memory_frames": 1}, {"memory_gb": -1.0}, {"scales": ()}, {"scales": (1.0, -1.0)}]
+)
 def test_unfit_config(change: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(change))):
         replace(CONFIG, **change)  # type: ignore[arg-type]

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from fractions import Fraction
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
-import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline import segment
-from pipeline.core.checkpoint import save_checkpoint
 from pipeline.core.errors import UserError
-from pipeline.core.images import decode_mask, encode_jpeg, encode_mask, encode_png
-from pipeline.dstm.checkpoint import KIND
-from pipeline.dstm.config import to_plain
-from pipeline.dstm.network import DSTM
+from pipeline.core.images import decode_mask, encode_png
 from pipeline.hourglass.checkpoint import save_hourglass
 from pipeline.hourglass.config import HourglassConfig
+from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
-from pipeline.inference.ahead import prefetch
-from pipeline.inference.footage import open_footage
-from pipeline.inference.overlay import OverlayVideo
+from pipeline.hourglass.normalise import DepthRange
+from pipeline.inference.fit import check_output
+from pipeline.inference.footage import Shot, open_footage
 from pipeline.inference.segmenter import FrameDepth, Segmenter
-from tests.tiny_archives import Toy, make_toy
-from tests.toy_inference import CONFIG, CPU, PLAIN, labels, make_network, video
+from tests.tiny_archives import make_toy
+from tests.tiny_footage import counted, damaged, number_of, save_network, write_frames, write_mask, write_video
+from tests.toy_inference import CONFIG, CPU, PLAIN, make_network, video
 
+ROOT = Path(__file__).resolve().parents[1]
 HOURGLASS = HourglassConfig(width=0.25, stem_stride=2, input_height=32, input_width=64)
-
-
-def save_network(path: Path, network: DSTM) -> Path:
-    save_checkpoint(path, KIND, to_plain(network.switches, network.config), network.state_dict())
-    return path
 
 
 @pytest.fixture
@@ -48,207 +47,275 @@ def weights(tmp_path: Path) -> tuple[Path, Path]:
     return save_network(tmp_path / "dstm.pt", make_network()), tmp_path / "depth.pt"
 
 
-def write_frames(folder: Path, toy: Toy, pattern: str = "{}.jpg") -> Path:
-    folder.mkdir(parents=True)
-    for t, rgb in enumerate(toy.frames):
-        (folder / pattern.format(t)).write_bytes(encode_jpeg(rgb))
-    return folder
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The command, in this process."""
 
+    def call(*arguments: object) -> None:
+        monkeypatch.setattr("sys.argv", ["segment", *map(str, arguments)])
+        segment.main()
 
-def write_video(path: Path, frames: NDArray[np.uint8], times: list[int] | None = None) -> Path:
-    """H.264 with given presentation times in milliseconds."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for t, rgb in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-            frame.pts, frame.time_base = (times[t] if times else 40 * t), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-def write_mask(path: Path, mask: NDArray[np.uint8]) -> Path:
-    path.write_bytes(encode_mask(mask))
-    return path
+    return call
 
 
 def plain_segmenter() -> Segmenter:
     return Segmenter(make_network(depth=False), None, PLAIN, CONFIG, CPU)
 
 
+class Echo(Segmenter):
+    """Takes frames as a segmenter does and finds an object nowhere; counts the frames that are alive."""
+
+    def __init__(self) -> None:
+        self.depth = None
+        self.alive: list[weakref.ref[NDArray[np.uint8]]] = []
+        self.most = 0
+
+    def propagate(self, frames: Any, *_: object, **__: object) -> Generator[NDArray[np.uint8], None, None]:
+        for rgb in frames:
+            self.alive = [one for one in self.alive if one() is not None] + [weakref.ref(rgb)]
+            self.most = max(self.most, len(self.alive))
+            yield np.zeros(rgb.shape[:2], np.uint8)
+
+
+def read(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    return {path.stem: decode_mask(path.read_bytes(), str(path)) for path in sorted(folder.glob("*.png"))}
+
+
 def test_a_folder_of_images_from_the_command_line(
-    tmp_path: Path, weights: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, weights: tuple[Path, Path], command: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     toy = make_toy(12, 2, 41, 57)
     folder = write_frames(tmp_path / "frames", toy, "img_{}.jpg")
     late = np.where(toy.masks[10] == 2, 2, 0).astype(np.uint8)
     first = write_mask(tmp_path / "first.png", np.where(toy.masks[0] == 1, 1, 0).astype(np.uint8))
-    arguments = ["segment", str(folder), "--mask", str(first), "--mask", f"10:{write_mask(tmp_path / 'l.png', late)}"]
-    arguments += ["--out", str(tmp_path / "out"), "--weights", str(weights[0]), "--depth-weights", str(weights[1])]
-    monkeypatch.setattr("sys.argv", [*arguments, "--overlay", "--tta"])
-    segment.main()
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == sorted([f"img_{t}.png" for t in range(12)] + ["overlay.mp4"])
-    written = [decode_mask((tmp_path / "out" / f"img_{t}.png").read_bytes(), "") for t in range(12)]
-    assert all(mask.shape == (41, 57) for mask in written)
-    assert not any((mask == 2).any() for mask in written[:10]), "img_10 is the eleventh, not the third"
-    assert (written[10][late == 2] == 2).all()
+    masks = ["--mask", first, "--mask", f"10:{write_mask(tmp_path / 'late.png', late)}"]
+    files = ["--out", tmp_path / "out", "--weights", weights[0], "--depth-weights", weights[1]]
+    command(folder, *masks, *files, "--overlay", "--tta")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        [f"img_{t}.png" for t in range(12)] + ["overlay.mp4"]
+    )
+    written = read(tmp_path / "out")
+    assert all(mask.shape == (41, 57) for mask in written.values())
+    assert not any((written[f"img_{t}"] == 2).any() for t in range(10)), "img_10 is the eleventh, not the third"
+    assert (written["img_10"][late == 2] == 2).all()
     with av.open(str(tmp_path / "out" / "overlay.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert (stream.width, stream.height, len(list(container.decode(stream)))) == (58, 42, 12)
+    printed = capsys.readouterr().out
+    assert "frame 0: object 1\n" in printed and "frame 10: object 2\n" in printed
+    assert re.search(r"frames: 12 done in \d+\.\d s", printed)
 
 
-def test_api_equals_the_propagation() -> None:
-    frames, mask = video(6)
-    found = np.stack(list(plain_segmenter().propagate((f.rgb for f in frames), {0: mask})))
-    np.testing.assert_array_equal(found, labels(make_network(depth=False), frames, {0: mask}))
-
-
-def test_open_segmenter(weights: tuple[Path, Path]) -> None:
-    frames, mask = video(6)
-    segmenter = segment.open_segmenter(*weights)
-    masks = list(segmenter.propagate((f.rgb for f in frames), {0: mask}))
-    assert len(masks) == 6 and masks[3].shape == mask.shape
-    with pytest.raises(UserError, match="no depth weights"):
-        segment.open_segmenter(weights[0], None)
-
-
-def test_depth_is_one_range_for_all_frames(weights: tuple[Path, Path]) -> None:
-    frames = [f.rgb for f in video(6)[0]]
-    depth = segment.open_segmenter(*weights).depth
-    assert depth is not None
-    depth_range = depth.range_of(frames)
-    whole = depth.maps(frames, depth_range)
-    for rgb, expected in zip(frames, whole):
-        assert expected.shape == rgb.shape[:2] and expected.dtype == np.float32
-        assert expected.min() >= 0 and expected.max() <= 1
-        np.testing.assert_allclose(depth.maps([rgb], depth_range)[0], expected, atol=0.02)  # bf16
-    assert np.ptp(whole[0]) > 0.2
-
-
-def test_depth_of_the_controls() -> None:
-    rgb = make_toy(1).frames[0]
-    assert (FrameDepth("constant", None, 2.0, 98.0).maps([rgb], None)[0] == 0.5).all()
-    grey = FrameDepth("luminance", None, 2.0, 98.0).maps([rgb], None)[0]
-    np.testing.assert_allclose(grey, cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) / 255, atol=1e-6)
-    with pytest.raises(UserError, match="shuffled"):
-        FrameDepth("shuffled", None, 2.0, 98.0)
-
-
-def test_video_file_with_uneven_times(tmp_path: Path) -> None:
-    toy = make_toy(5, 2, 40, 56)
-    times = [0, 40, 400, 410, 1000]
-    footage = open_footage(str(write_video(tmp_path / "clip.mp4", toy.frames, times)))
-    shots = list(footage.shots())
-    assert footage.length == 5 and [s.name for s in shots] == [f"{t:05d}" for t in range(5)]
-    np.testing.assert_allclose([s.seconds for s in shots], np.array(times) / 1000, atol=1e-3)
-    assert all(np.abs(s.rgb.astype(int) - toy.frames[t]).mean() < 8 for t, s in enumerate(shots))
-    with OverlayVideo(tmp_path / "again.mp4") as again:
-        for shot, mask in zip(shots, toy.masks):
-            again.add(shot.rgb, mask, shot.seconds)
-    seconds = [s.seconds for s in open_footage(str(tmp_path / "again.mp4")).shots()]
+def test_a_phone_clip_from_the_command_line(tmp_path: Path, command: Callable[..., None]) -> None:
+    """Turned, of uneven times, odd once turned, with a name of all kinds; the masks are drawn on upright frames."""
+    toy, times = make_toy(5, 1, 46, 62), [0, 40, 400, 410, 1000]
+    path = write_video(tmp_path / "my [1] clip 100% ü.mp4", toy.frames, times)
+    with damaged(path) as data:
+        at = data.index(b"tkhd") + 44
+        for place, value in ((0, 0), (4, 1), (12, -1), (16, 0)):  # clockwise
+            data[at + place : at + place + 4] = (value * 65536).to_bytes(4, "big", signed=True)
+    upright = np.ascontiguousarray(np.rot90(toy.masks[0], -1))
+    mask, net = write_mask(tmp_path / "mask.png", upright), save_network(tmp_path / "n.pt", make_network(depth=False))
+    command(path, "--mask", mask, "--out", tmp_path / "out", "--weights", net, "--overlay")
+    written = read(tmp_path / "out")
+    assert list(written) == [f"{t:05d}" for t in range(5)]
+    np.testing.assert_array_equal(written["00000"], upright)
+    seconds = [shot.seconds for shot in open_footage(str(tmp_path / "out" / "overlay.mp4")).shots()]
     np.testing.assert_allclose(seconds, np.array(times) / 1000, atol=1e-3)
 
 
-@pytest.mark.parametrize("degrees", [90, 180, -90])
-def test_rotation_flag(tmp_path: Path, degrees: int) -> None:
-    """A file that says it is to be turned gives upright frames, as ffmpeg shows them."""
-    toy = make_toy(2, 2, 40, 56)
-    flat = write_video(tmp_path / "flat.mp4", toy.frames)
-    turned = tmp_path / "turned.mp4"
-    data = bytearray(flat.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40  # the track header's 3x3 matrix of 16.16 fixed-point numbers
-    # the matrix maps (x, y) to (ax + cy, bx + dy), y down: this one turns the picture counterclockwise by the angle
-    cos, sin = round(np.cos(np.radians(degrees))), round(np.sin(np.radians(degrees)))
-    for place, value in ((0, cos), (4, -sin), (12, sin), (16, cos)):
-        data[at + place : at + place + 4] = (value * 65536).to_bytes(4, "big", signed=True)
-    turned.write_bytes(data)
-    for upright, shot in zip(open_footage(str(flat)).shots(), open_footage(str(turned)).shots()):
-        np.testing.assert_array_equal(shot.rgb, np.rot90(upright.rgb, degrees // 90))
-
-
-def test_images_of_all_kinds(tmp_path: Path) -> None:
-    """Grey and alpha become RGB, EXIF orientation is applied, names are in natural order, other files are left out."""
-    rgb = make_toy(1, 2, 40, 56).frames[0]
-    (tmp_path / "f10.png").write_bytes(encode_png(rgb[..., 0]))
-    Image.fromarray(np.dstack([rgb, np.full(rgb.shape[:2], 9, np.uint8)])).save(tmp_path / "f9.PNG")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    Image.fromarray(rgb).save(tmp_path / "f11.jpg", exif=exif, quality=95)
-    (tmp_path / "notes.txt").write_text("no image")
-    shots = list(open_footage(str(tmp_path)).shots())
-    assert [s.name for s in shots] == ["f9", "f10", "f11"]
-    np.testing.assert_array_equal(shots[0].rgb, rgb)
-    np.testing.assert_array_equal(shots[1].rgb, np.repeat(rgb[..., :1], 3, axis=2))
-    assert shots[2].rgb.shape == (56, 40, 3)
-    assert [s.name for s in open_footage(str(tmp_path / "f1*.*")).shots()] == ["f10", "f11"]
-
-
-def test_unfit_footage(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.mp4").write_text("no video")
-    write_frames(tmp_path / "twice", make_toy(1))
-    (tmp_path / "twice" / "0.png").write_bytes(encode_png(make_toy(1).frames[0]))
-    for source, message in (
-        ("nowhere", "does not exist"),
-        ("empty", "holds no image"),
-        ("none*.jpg", "holds no image"),
-        ("text.mp4", "cannot be opened as a video"),
-        ("twice", "several images named 0"),
+def test_open_segmenter(weights: tuple[Path, Path], tmp_path: Path) -> None:
+    frames, mask = video(6)
+    masks = list(segment.open_segmenter(str(weights[0]), str(weights[1])).propagate((f.rgb for f in frames), mask))
+    assert len(masks) == 6 and masks[3].shape == mask.shape
+    for missing, message in (
+        (None, "no depth weights"),
+        (tmp_path / "gone.pt", r"gone\.pt does not exist.*make repro"),
     ):
         with pytest.raises(UserError, match=message):
-            open_footage(str(tmp_path / source))
+            segment.open_segmenter(weights[0], missing)
 
 
-def test_a_broken_video_leaves_whole_masks(tmp_path: Path) -> None:
-    toy = make_toy(60, 1, 64, 80)
-    path = write_video(tmp_path / "clip.mkv", toy.frames)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2 :] = b""
-    path.write_bytes(data)
-    segment.run(plain_segmenter(), open_footage(str(path)), {0: toy.masks[0]}, tmp_path / "out", False)
-    masks = sorted((tmp_path / "out").iterdir())
-    assert 1 < len(masks) < 60 and all(decode_mask(p.read_bytes(), "").shape == (64, 80) for p in masks)
+def test_weights_without_depth_need_none(tmp_path: Path) -> None:
+    """As those converted from STM."""
+    path = save_network(tmp_path / "plain.pt", make_network(depth=False))
+    frames, mask = video(3)
+    for depth_weights in (None, tmp_path / "nowhere.pt"):
+        segmenter = segment.open_segmenter(path, depth_weights)
+        assert segmenter.depth is None and len(list(segmenter.propagate((f.rgb for f in frames), mask))) == 3
 
 
-def test_masks_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mask = make_toy(1, 2).masks[0]
-    one = write_mask(tmp_path / "one.png", mask)
-    read = segment.read_masks([str(one), f"40:{one}"])
-    assert sorted(read) == [0, 40]
-    np.testing.assert_array_equal(read[40], mask)
-    (tmp_path / "white.png").write_bytes(encode_png(np.where(mask > 0, 255, 0).astype(np.uint8)))
-    np.testing.assert_array_equal(segment.read_masks([str(tmp_path / "white.png")])[0], mask > 0)
-    assert "black and white" in capsys.readouterr().out
+def test_missing_weights_say_how_to_get_them(
+    tmp_path: Path, command: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    mask = write_mask(tmp_path / "mask.png", make_toy(1).masks[0])
+    arguments = [write_frames(tmp_path / "frames", make_toy(1)), "--mask", mask, "--out", tmp_path / "out"]
+    with pytest.raises(UserError, match=r"dstm\.pt does not exist; .*make repro.*--weights"):
+        command(*arguments)
+    with pytest.raises(UserError, match=r"mine\.pt does not exist; .*correct the path"):
+        command(*arguments, "--weights", "mine.pt")
+    monkeypatch.chdir(tmp_path / "frames")
+    with pytest.raises(UserError, match=r"params\.yaml does not exist"):
+        command(*arguments)
 
 
-def test_unfit_masks(tmp_path: Path) -> None:
-    mask = make_toy(1, 2).masks[0]
-    one, empty = write_mask(tmp_path / "one.png", mask), write_mask(tmp_path / "empty.png", np.zeros_like(mask))
-    (tmp_path / "rgb.png").write_bytes(encode_png(make_toy(1).frames[0]))
-    noise = np.arange(48 * 64).reshape(48, 64).astype(np.uint8)
-    (tmp_path / "smooth.png").write_bytes(encode_png(noise))
-    for arguments, message in (
-        ([str(tmp_path / "nowhere.png")], "does not exist"),
-        ([str(one), str(one)], "two masks are given for frame 0"),
-        ([str(empty)], "holds no object"),
-        ([str(tmp_path / "rgb.png")], "mode RGB"),
-        ([str(tmp_path / "smooth.png")], "254 different values"),
-    ):
-        with pytest.raises(UserError, match=message):
-            segment.read_masks(arguments)
-    footage = open_footage(str(write_frames(tmp_path / "frames", make_toy(3, 2))))
-    for masks, message in (
-        ({0: mask[:-2]}, "mask of frame 0 is 64x46, its frame 64x48"),
-        ({0: mask, 3: mask}, "frame 3, but the video has 3 frames"),
-        ({0: mask, 1: mask[:-2]}, "2 different sizes"),
-    ):
-        with pytest.raises(UserError, match=message):
-            segment.run(plain_segmenter(), footage, masks, tmp_path / "out", True)
-    assert not list((tmp_path / "out").glob("*")), "nothing is left behind"
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({0: (46, 64)}, "mask of frame 0 is 64x46, the video 64x48; "),
+        ({0: (64, 48)}, r"48x64, the video 64x48 \(turned"),
+        ({0: (48, 64), 2: (24, 32)}, "mask of frame 2 is 32x24"),
+        ({3: (48, 64)}, r"frame 3, but the video has 3 frames \(0 to 2\)"),
+    ],
+)
+def test_unfit_masks_are_refused_first(
+    tmp_path: Path,
+    command: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[int, tuple[int, int]],
+    message: str,
+) -> None:
+    """Before a network is loaded, and with nothing left behind."""
+    monkeypatch.setattr(segment, "open_segmenter", lambda *_: pytest.fail("the networks are loaded"))
+    (tmp_path / "net.pt").touch()
+    masks = []
+    for index, size in given.items():
+        masks += ["--mask", f"{index}:{write_mask(tmp_path / f'{index}.png', np.ones(size, np.uint8))}"]
+    for source in (write_frames(tmp_path / "f", make_toy(3)), write_video(tmp_path / "v.mkv", make_toy(3).frames)):
+        with pytest.raises(UserError, match=message) as error:
+            command(source, *masks, "--out", tmp_path / "out" / "deep", "--weights", tmp_path / "net.pt", "--overlay")
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_masks_that_begin_late(tmp_path: Path) -> None:
+    """Frames before the first mask are background; each object begins in its own."""
+    toy = make_toy(7, 2)
+    footage = open_footage(str(write_frames(tmp_path / "frames", toy)))
+    masks = {
+        2: np.where(toy.masks[2] == 1, 1, 0).astype(np.uint8),
+        5: np.where(toy.masks[5] == 2, 2, 0).astype(np.uint8),
+    }
+    segment.run(plain_segmenter(), footage, masks, tmp_path / "out", False)
+    written = read(tmp_path / "out")
+    assert not written["0"].any() and not written["1"].any()
+    np.testing.assert_array_equal(written["2"], masks[2])
+    assert not any((written[str(t)] == 2).any() for t in range(5))
+    assert (written["5"][masks[5] == 2] == 2).all()
+
+
+def test_no_input_is_overwritten(tmp_path: Path) -> None:
+    toy = make_toy(3)
+    frames = write_frames(tmp_path / "frames", toy)
+    links = tmp_path / "links"
+    links.mkdir()
+    for path in frames.iterdir():
+        (links / path.name).symlink_to(path)
+    masks = {0: write_mask(tmp_path / "frames" / "mask.png", toy.masks[0])}
+    images = open_footage(str(frames / "*.jpg"))
+    linked = open_footage(str(links))
+    for footage, out in ((images, frames), (images, frames / ".." / "frames"), (linked, links), (linked, frames)):
+        with pytest.raises(UserError, match="holds what is to be segmented"):
+            check_output(footage, {}, out)
+    check_output(images, masks, frames / "masks")
+    check_output(images, masks, links)
+    film = open_footage(str(write_video(tmp_path / "overlay.mp4", toy.frames)))
+    with pytest.raises(UserError, match="holds what is to be segmented"):
+        check_output(film, masks, tmp_path)
+    clip = open_footage(str(write_video(tmp_path / "clip.mp4", toy.frames)))
+    for footage, name, refused in ((clip, "00002.png", True), (clip, "first.png", False), (images, "2.png", True)):
+        path = write_mask(tmp_path / name, toy.masks[0])
+        if refused:
+            with pytest.raises(UserError, match=rf"{name} would be overwritten"):
+                check_output(footage, {0: path}, tmp_path)
+        else:
+            check_output(footage, {0: path}, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = make_toy(2)
+    footage = open_footage(str(write_frames(tmp_path / "frames", toy)))
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "masks"):
+        with pytest.raises(UserError, match="file is no folder"):
+            check_output(footage, {}, out)
+        with pytest.raises(UserError, match=r"cannot be made \("):
+            segment.run(Echo(), footage, {0: toy.masks[0]}, out, True)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # tests may run as root, who may do anything
+    with pytest.raises(UserError, match="may not be written to"):
+        check_output(footage, {}, tmp_path / "new" / "masks")
+
+
+def test_other_files_of_the_folder_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    kept = {"1.png": b"old", "9.png": b"other", "notes.txt": b"mine", "overlay.mp4": b"film"}
+    for name, data in kept.items():
+        (out / name).write_bytes(data)
+    toy = make_toy(3)
+    footage = open_footage(str(write_frames(tmp_path / "frames", toy)))
+    segment.run(Echo(), footage, {0: toy.masks[0]}, out, False)
+    assert {path.name for path in out.iterdir()} == {"0.png", "1.png", "2.png", "9.png", "notes.txt", "overlay.mp4"}
+    assert decode_mask((out / "1.png").read_bytes(), "").shape == (48, 64)
+    assert all((out / name).read_bytes() == kept[name] for name in ("9.png", "notes.txt", "overlay.mp4"))
+    assert "1 other PNG" in capsys.readouterr().out
+
+
+def test_a_broken_video_leaves_whole_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a file that ends too soon there are the masks of its frames; a mask beyond them is an error, though late."""
+    path = write_video(tmp_path / "clip.mp4", counted(60, 64, 64), gop=5, options={"movflags": "+faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    mask = np.ones((64, 64), np.uint8)
+    footage = open_footage(str(path))
+    segment.run(plain_segmenter(), footage, {0: mask}, tmp_path / "out", True)
+    written = read(tmp_path / "out")
+    assert 1 < len(written) < 60 and all(found.shape == (64, 64) for found in written.values())
+    assert len(list(open_footage(str(tmp_path / "out" / "overlay.mp4")).shots())) == len(written)
+    footage.length = None
+    with pytest.raises(UserError, match=r"mask is given for frame 59, but the video has \d+ frames"):
+        segment.run(plain_segmenter(), footage, {0: mask, 59: mask}, tmp_path / "late", False)
+    footage.length = 60
+    capsys.readouterr()
+    segment.run(plain_segmenter(), footage, {0: mask}, tmp_path / "out", False)
+    assert f"60 frames; {len(written)} could be decoded" in capsys.readouterr().out
+
+
+def test_an_error_on_the_way_leaves_whole_masks(tmp_path: Path) -> None:
+    toy = make_toy(9)
+    folder = write_frames(tmp_path / "frames", toy)
+    footage = open_footage(str(folder))
+    (folder / "7.jpg").write_bytes((folder / "7.jpg").read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"7\.jpg cannot be decoded"):
+        segment.run(plain_segmenter(), footage, {0: toy.masks[0]}, tmp_path / "out", True)
+    written = read(tmp_path / "out")
+    assert set(written) <= {str(t) for t in range(7)} and len(written) >= 4
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix != ".png"]
+
+
+def test_4k_streams(tmp_path: Path) -> None:
+    """Of frames of 25 MB a few are held at a time, however many there are, also while masks are slow to write."""
+    path = write_video(tmp_path / "4k.mp4", counted(2, 2160, 3840), codec="mpeg4")
+    footage = open_footage(str(path))
+    mask = np.ones((2160, 3840), np.uint8)
+    segment.run(Echo(), footage, {0: mask}, tmp_path / "out", False)
+    assert {found.shape for found in read(tmp_path / "out").values()} == {(2160, 3840)}
+
+    class Long:
+        length: int | None = None
+
+        def shots(self) -> Iterator[Shot]:
+            return (Shot(str(i), i / 24, np.zeros((2160, 3840, 3), np.uint8)) for i in range(30))
+
+        def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:
+            return iter(())
+
+    echo = Echo()
+    segment.run(echo, Long(), {0: mask}, tmp_path / "long", False)
+    assert len(list((tmp_path / "long").iterdir())) == 30
+    assert echo.most <= 3  # the one before may not be let go yet
 
 
 def test_an_interruption_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,27 +329,62 @@ def test_an_interruption_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.
             yield mask
 
     monkeypatch.setattr(segment, "progress", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="the first 5 of 9 frames"):
         segment.run(plain_segmenter(), footage, {0: toy.masks[0]}, tmp_path / "out", True)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [*(f"{t:05d}.png" for t in range(5)), "overlay.mp4"]
-    assert all(decode_mask(p.read_bytes(), "").shape == (40, 56) for p in (tmp_path / "out").glob("*.png"))
+    assert all(mask.shape == (40, 56) for mask in read(tmp_path / "out").values())
     assert len(list(open_footage(str(tmp_path / "out" / "overlay.mp4")).shots())) == 5
 
 
-def test_memory_stays_bounded(tmp_path: Path) -> None:
-    """Frames are read as they are needed, and a limit on the memory holds for a long video."""
-    frames, mask = video(3)
-    taken = 0
+def test_ctrl_c_of_the_real_command(tmp_path: Path) -> None:
+    """SIGINT as a terminal sends it: one line, code 130, every PNG whole, no leftovers, a video that plays."""
+    net = save_network(tmp_path / "net.pt", make_network(depth=False))
+    mask = write_mask(tmp_path / "mask.png", make_toy(1).masks[0])
+    frames = np.concatenate([make_toy(50, 2).frames] * 60)
+    path = write_video(tmp_path / "clip.avi", frames, codec="mpeg4")
+    arguments = [path, "--mask", mask, "--out", tmp_path / "out", "--weights", net, "--overlay"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.segment", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while process.poll() is None and len(list((tmp_path / "out").glob("*.png"))) < 10:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        printed, complaint = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, printed + complaint
+    written = read(tmp_path / "out")
+    said = re.fullmatch(r"interrupted; the masks of the first (\d+) of 3000 frames are whole .*\n", complaint)
+    assert said, complaint
+    assert 10 <= len(written) < 3000 and len(written) - int(said[1]) in (0, 1)
+    assert list(written) == [f"{t:05d}" for t in range(len(written))]
+    assert {mask.shape for mask in written.values()} == {(48, 64)}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {*(f"{name}.png" for name in written), "overlay.mp4"}
+    assert len(list(open_footage(str(tmp_path / "out" / "overlay.mp4")).shots())) == len(written)
 
-    def endless() -> Iterator[NDArray[np.uint8]]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield frames[taken % 3].rgb
 
-    config = replace(CONFIG, memory_every=1, memory_frames=4)
-    segmenter = Segmenter(make_network(depth=False), None, PLAIN, config, CPU)
-    for i, _ in enumerate(segmenter.propagate(prefetch(endless(), 4), {0: mask})):
-        if i == 60:
-            break
-    assert taken <= 60 + 1 + config.lookahead + 4 + 1
+def test_depth_is_taken_from_all_over_the_video(tmp_path: Path) -> None:
+    """The range of depth is that of frames spread over the footage, not of its beginning."""
+
+    class Spy(FrameDepth):
+        def range_of(self, frames: Iterable[NDArray[np.uint8]]) -> DepthRange | None:
+            self.seen = list(map(number_of, given := list(frames)))
+            return super().range_of(given)
+
+    (tmp_path / "frames").mkdir()
+    for i, rgb in enumerate(counted(95)):
+        (tmp_path / "frames" / f"{i}.png").write_bytes(encode_png(rgb))
+    torch.manual_seed(0)
+    spy = Spy("estimated", DepthEstimator(Hourglass(HOURGLASS).eval(), CPU, "fp32"), 2.0, 98.0, 0.9)
+    echo = Echo()
+    echo.depth = spy
+    mask = np.ones((32, 64), np.uint8)
+    segment.run(echo, open_footage(str(tmp_path / "frames")), {0: mask}, tmp_path / "out", False)
+    assert len(spy.seen) == 48 and (spy.seen[0], spy.seen[-1]) == (0, 94)
+    assert max(np.diff(spy.seen)) == 2

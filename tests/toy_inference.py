@@ -26,6 +26,7 @@ CONFIG = InferConfig(
     split="val",
     memory_every=3,
     memory_frames=0,
+    memory_gb=1.0,
     lookahead=4,
     chunk=5,
     precision="fp32",

@@ -43,7 +43,7 @@ def output_folder(path: Path) -> Iterator[Path]:
         The temporary folder to write into. On an error it is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+    for leftover in path.parent.glob(f".{path.name}.[0-9]*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.mkdir()

@@ -13,6 +13,9 @@ from pipeline.core.errors import UserError
 
 VOID = 255
 
+# What Pillow raises for damaged files, and for sides that no picture has.
+_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
 
 def _davis_palette() -> NDArray[np.uint8]:
     """The colour map of VOC and DAVIS masks: the bits of the id, three at a time, become the top bits of R, G, B."""
@@ -30,7 +33,8 @@ DAVIS_PALETTE: NDArray[np.uint8] = _davis_palette()
 def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode a JPEG or PNG frame.
 
-    Grey images are repeated over the channels, CMYK is converted, an EXIF orientation is applied, alpha is dropped.
+    Grey images are repeated over the channels, CMYK is converted, an EXIF orientation is applied, alpha is dropped, and
+    of 16 bits the upper 8 are taken.
 
     Args:
         data: the file's bytes.
@@ -40,7 +44,7 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
         uint8 H,W,3, RGB.
 
     Raises:
-        UserError: the bytes are no readable image.
+        UserError: the bytes are no readable image, or one of 32-bit values, whose range is not known.
     """
     if data[:2] == b"\xff\xd8" and b"Adobe" not in data[:4096]:  # plain JPEG: OpenCV is the fastest and honours EXIF
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -48,9 +52,21 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), dtype=np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{name} cannot be decoded ({error}); expected a JPEG or PNG image; replace the file") from None
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode in ("I", "F"):
+                raise ValueError("32 bits a pixel")
+            if upright.mode.startswith("I;16"):  # Pillow would cut these values off at 255
+                return np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            return np.asarray(upright.convert("RGB"), dtype=np.uint8)
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{name} cannot be decoded ({_fault(error)}); expected a JPEG or PNG image; replace the file"
+        ) from None
+
+
+def _fault(error: Exception) -> str:
+    # Pillow's own words name an object in memory
+    return "no image format that is known" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 95) -> bytes:
@@ -86,8 +102,10 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.uint8]:
                     "object ids; convert it"
                 )
             return np.array(opened, dtype=np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{name} cannot be decoded ({error}); expected an indexed PNG mask; replace the file") from None
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{name} cannot be decoded ({_fault(error)}); expected an indexed PNG mask; replace the file"
+        ) from None
 
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:
@@ -132,9 +150,14 @@ def overlay(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float = 0.5)
     Returns:
         uint8 H,W,3.
     """
-    colours = DAVIS_PALETTE[mask]
-    inside = (mask > 0) & (mask < VOID)
-    blended = np.where(inside[..., None], (1 - alpha) * rgb + alpha * colours, rgb).astype(np.uint8)
-    border = inside & (cv2.erode(mask, np.ones((3, 3), np.uint8)) != cv2.dilate(mask, np.ones((3, 3), np.uint8)))
-    blended[border] = colours[border]
+    levels, square = np.arange(256)[:, None], np.ones((3, 3), np.uint8)
+    blended = np.array(rgb)
+    for i in np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256])[1:VOID]) + 1:
+        inside = (mask == i).astype(np.uint8)
+        _, top, _, height = cv2.boundingRect(inside)
+        rows = slice(top, top + height)
+        table = ((1 - alpha) * levels + alpha * DAVIS_PALETTE[i]).astype(np.uint8)[None]
+        cv2.copyTo(cv2.LUT(np.ascontiguousarray(blended[rows]), table), inside[rows], blended[rows])
+    border = (mask > 0) & (mask < VOID) & (cv2.erode(mask, square) != cv2.dilate(mask, square))
+    blended[border] = DAVIS_PALETTE[mask[border]]
     return blended

@@ -8,7 +8,7 @@ the same.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,13 @@ _HAS_CONV = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and hasattr(
     torch.ops.mkldnn, "_reorder_convolution_weight"
 )
 _HAS_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-_TYPES = (torch.float32, torch.bfloat16)
+_BF16 = hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+_TYPES = (torch.float32, torch.bfloat16) if _BF16 else (torch.float32,)
+
+
+def arithmetic(precision: Literal["bf16", "fp32"], device: torch.device) -> torch.dtype:
+    """The type to compute in: float32 also for `bf16` where a CPU has no instructions that make bfloat16 worthwhile."""
+    return torch.bfloat16 if precision == "bf16" and (_BF16 or device.type != "cpu") else torch.float32
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -53,8 +59,12 @@ class InferenceConv(nn.Module):
         self.relu = relu
         self.out_channels = conv.out_channels
         memory_format = torch.channels_last
-        self.weight = conv.weight.detach().to(dtype, memory_format=memory_format)
-        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self.weight: Tensor
+        self.bias: Tensor | None
+        weight = conv.weight.detach().to(dtype, memory_format=memory_format)
+        self.register_buffer("weight", weight, persistent=False)
+        bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self.register_buffer("bias", bias, persistent=False)
         self._options = tuple(list(cast(tuple[int, int], o)) for o in (conv.padding, conv.stride, conv.dilation))
         self._groups = conv.groups
         self._packs = self.weight.device.type == "cpu" and dtype in _TYPES and _HAS_CONV

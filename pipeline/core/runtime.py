@@ -74,6 +74,11 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"runtime.device is {name} but torch finds no CUDA device; set it to auto or cpu")
     if name == "cuda":
         name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
+    if name.startswith("cuda:") and name[5:].isdigit() and int(name[5:]) >= torch.cuda.device_count():
+        raise UserError(
+            f"{name} is asked for, but torch finds {torch.cuda.device_count()} CUDA devices; lower runtime.processes "
+            "or correct runtime.device"
+        )
     return torch.device(name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import timm
@@ -96,6 +96,13 @@ def make_stem(out_channels: int, zero: bool) -> nn.Conv2d:
 
 def normalise(frames: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its standard deviation; frames N,3,H,W in [0, 1]."""
-    mean = torch.tensor((0.485, 0.456, 0.406), device=frames.device, dtype=frames.dtype).view(1, 3, 1, 1)
-    std = torch.tensor((0.229, 0.224, 0.225), device=frames.device, dtype=frames.dtype).view(1, 3, 1, 1)
+    mean, std = _imagenet(frames.device, frames.dtype)
     return (frames - mean) / std
+
+
+@lru_cache
+def _imagenet(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and standard deviation, brought to a device once."""
+    with torch.inference_mode(False):
+        rows = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], device=device, dtype=dtype)
+    return rows[0].view(1, 3, 1, 1), rows[1].view(1, 3, 1, 1)

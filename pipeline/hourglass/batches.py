@@ -67,9 +67,9 @@ def resize_rgb(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     return np.asarray(cv2.resize(rgb, (width, height), interpolation=method), np.uint8)
 
 
-def to_tensor(frames: list[NDArray[np.uint8]]) -> Tensor:
-    """Equally large uint8 H,W,3 -> float32 B,3,H,W in [0, 1], channels last in memory."""
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float().div_(255)
+def to_tensor(frames: list[NDArray[np.uint8]], device: torch.device | str = "cpu") -> Tensor:
+    """Equally large uint8 H,W,3 -> float32 B,3,H,W in [0, 1] on the device, channels last in memory."""
+    return torch.from_numpy(np.stack(frames)).to(device).permute(0, 3, 1, 2).float().div_(255)
 
 
 def augment(

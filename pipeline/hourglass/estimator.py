@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.core.onednn import arithmetic
 from pipeline.hourglass.batches import input_sides, resize_rgb, to_tensor
 from pipeline.hourglass.config import Precision
 from pipeline.hourglass.fused import FusedHourglass
@@ -25,9 +28,10 @@ class DepthEstimator:
 
     def __init__(self, model: Hourglass, device: torch.device, precision: Precision) -> None:
         self.config = model.config
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self._network = FusedHourglass(model, dtype, device)
+        self._network = FusedHourglass(model, arithmetic(precision, device), device)
         self._device = device
+        # on a GPU two batches at a time keep it busy; more would only take its memory
+        self._turns = threading.Semaphore(2) if device.type == "cuda" else nullcontext()
 
     @torch.inference_mode()
     def log_depth(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
@@ -44,8 +48,10 @@ class DepthEstimator:
         for i, frame in enumerate(frames):
             by_sides.setdefault(input_sides(frame.shape[0], frame.shape[1], self.config), []).append(i)
         for (height, width), places in by_sides.items():
-            batch = to_tensor([resize_rgb(frames[i], height, width) for i in places]).to(self._device)
-            log_depth, _ = self._network(batch)
-            for i, one in zip(places, log_depth[:, 0].cpu().numpy()):
+            resized = [resize_rgb(frames[i], height, width) for i in places]
+            with self._turns:
+                log_depth, _ = self._network(to_tensor(resized, self._device))
+                found = log_depth[:, 0].cpu().numpy()
+            for i, one in zip(places, found):
                 results[i] = one
         return [result for result in results if result is not None]

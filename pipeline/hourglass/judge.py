@@ -16,6 +16,8 @@ from pipeline.hourglass.normalise import invert, normalise, robust_range
 from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
 from pipeline.hourglass.steady import Steadier
 
+_BATCH = 8  # frames estimated together
+
 
 class Frame(Protocol):
     """A frame with depth."""
@@ -63,7 +65,8 @@ def judge(
     changes = {way: Counted() for way in ("per_video", "unsteadied", "per_frame")}
     for _, ids in groupby(frames, key=lambda pair: pair[0]):
         video = [read(*pair) for pair in ids]
-        estimates = estimator.log_depth([frame.rgb for frame in video])
+        rgb = [frame.rgb for frame in video]
+        estimates = [one for i in range(0, len(rgb), _BATCH) for one in estimator.log_depth(rgb[i : i + _BATCH])]
         for frame, estimate in zip(video, estimates):
             height, width = frame.depth.shape
             enlarged = np.asarray(cv2.resize(estimate, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)

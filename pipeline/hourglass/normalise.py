@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,6 +42,8 @@ def robust_range(inverse: Sequence[NDArray[np.floating]], low: float, high: floa
     """
     total = sum(frame.size for frame in inverse)
     step = max(1, total // _SAMPLES)
+    while any(math.gcd(step, width) > 1 for width in {frame.shape[-1] for frame in inverse}):
+        step += 1  # else only some columns would be looked at
     values = np.concatenate([np.asarray(frame, np.float32).ravel()[::step] for frame in inverse])
     far, near = np.percentile(values, [low, high])
     return DepthRange(float(far), float(near))

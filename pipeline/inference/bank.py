@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pipeline.dstm.memory import Memory
 
-_FIRST_CAPACITY = 8  # slots of the first block on a GPU; it doubles when full
+_FIRST_CAPACITY = 8  # slots of the first block where it doubles when full
 
 
 class Schedule:
@@ -28,6 +28,7 @@ class Schedule:
         self._kept: list[int] = []  # ascending; the previous frame is held without being kept
         self._given: set[int] = set()
         self._free: int | None = None  # slot that the next frame overwrites; None: a new one
+        self.thinned = False  # whether a frame had to leave for the limit's sake
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -58,6 +59,7 @@ class Schedule:
 
     def _drop(self) -> int:
         """Take one frame off those kept and return it."""
+        self.thinned = True
         first = self._kept[0]
         regular = [frame for frame in self._kept if frame not in self._given]
         victim = self._kept[1]  # the oldest that brought an object, unless a regular one is left
@@ -76,10 +78,13 @@ class Bank:
 
     Args:
         schedule: decides the slot of each frame.
+        most: slots there will ever be.
+        doubling: grow by doubling, as suits a GPU's allocator. Otherwise the block holds what it must and no more: on a
+            CPU only rows without gaps are multiplied fast, and a copy every few frames is nothing beside that.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule = schedule
+    def __init__(self, schedule: Schedule, most: int, doubling: bool) -> None:
+        self._schedule, self._most, self._doubling = schedule, most, doubling
         self._key: Tensor | None = None
         self._value: Tensor | None = None
 
@@ -93,8 +98,8 @@ class Bank:
             given: see `Schedule.add`.
         """
         slot = self._schedule.add(frame, given)
-        self._key = _put(self._key, slot, key, channels_last=True)
-        self._value = _put(self._value, slot, value, channels_last=False)
+        self._key = self._put(self._key, slot, key, channels_last=True)
+        self._value = self._put(self._value, slot, value, channels_last=False)
 
     def read(self) -> Memory:
         """All slots held, as views of the block: key B,K,Ck,T,h,w and value B,K,Cv,T,h,w. Their order means nothing."""
@@ -102,23 +107,21 @@ class Bank:
         t = len(self._schedule.frames)
         return Memory(self._key[:, :, :, :t], self._value[:, :, :, :t])
 
+    def _put(self, block: Tensor | None, slot: int, x: Tensor, channels_last: bool) -> Tensor:
+        """Write x B,K,C,h,w to a slot of the block B,K,C,T,h,w, which is made or grown where it is too short.
 
-def _put(block: Tensor | None, slot: int, x: Tensor, channels_last: bool) -> Tensor:
-    """Write x B,K,C,h,w to a slot of the block B,K,C,T,h,w, which is made or grown where it is too short.
-
-    The block lies in memory as the read takes it: keys as rows of C, values as rows of T,h,w. On a CPU it holds what it
-    must and no more, since only rows without gaps are multiplied fast; a copy every few frames is nothing beside it.
-    """
-    if block is None or slot >= block.shape[3]:
-        b, k, c, h, w = x.shape
-        held = 0 if block is None else block.shape[3]
-        capacity = slot + 1 if x.device.type == "cpu" else max(_FIRST_CAPACITY, 2 * held)
-        if channels_last:
-            grown = x.new_empty(b, k, capacity, h, w, c).permute(0, 1, 5, 2, 3, 4)
-        else:
-            grown = x.new_empty(b, k, c, capacity, h, w)
-        if block is not None:
-            grown[:, :, :, :held] = block
-        block = grown
-    block[:, :, :, slot] = x
-    return block
+        It lies in memory as the read takes it: keys as rows of C, values as rows of T,h,w.
+        """
+        if block is None or slot >= block.shape[3]:
+            b, k, c, h, w = x.shape
+            held = 0 if block is None else block.shape[3]
+            capacity = min(self._most, max(_FIRST_CAPACITY, 2 * held)) if self._doubling else slot + 1
+            if channels_last:
+                grown = x.new_empty(b, k, capacity, h, w, c).permute(0, 1, 5, 2, 3, 4)
+            else:
+                grown = x.new_empty(b, k, c, capacity, h, w)
+            if block is not None:
+                grown[:, :, :, :held] = block
+            block = grown
+        block[:, :, :, slot] = x
+        return block

@@ -29,9 +29,14 @@ class InferConfig:
             `test-dev`, `test-challenge` (DAVIS) or `youtubevos-valid`, packed for the challenge's server.
         memory_every: every how many frames one is kept in the memory, beside the first and the previous one.
         memory_frames: most frames the memory may hold, at least 2 (first and previous); 0: no limit.
-        lookahead: frames whose queries are encoded together, ahead of the propagation; does not change the result.
-        chunk: query places read from the memory at a time; does not change the result.
-        precision: `bf16` autocast or `fp32`.
+        memory_gb: what a video may take beside the network, in GiB (of the GPU's memory where there is one); 0: four
+            fifths of what is free when it starts. Sequences that run side by side share it. Frames, objects and query
+            places taken at a time follow from it; should the memory outgrow it, it is thinned as `memory_frames` would,
+            and a line says so.
+        lookahead: most frames whose queries are encoded together, ahead of the propagation; does not change the result.
+        chunk: on a CPU, most query places read from the memory at a time, so that the affinity stays in the caches;
+            does not change the result.
+        precision: `bf16` or `fp32`, of the weights, the features and the memory.
         flip: with `infer.tta`, every scale also runs mirrored.
         tta_memory: what each scale memorizes: its `own` probabilities, or those `averaged` over all scales and flips.
         scales: with `infer.tta`, factors on the sides of the frame.
@@ -40,6 +45,7 @@ class InferConfig:
     split: Split
     memory_every: int
     memory_frames: int
+    memory_gb: float
     lookahead: int
     chunk: int
     precision: Literal["bf16", "fp32"]
@@ -51,6 +57,10 @@ class InferConfig:
         for name in ("memory_every", "lookahead", "chunk"):
             if getattr(self, name) < 1:
                 raise UserError(f"infer: {name} is {getattr(self, name)}; expected at least 1; correct params.yaml")
+        if self.memory_gb < 0:
+            raise UserError(
+                f"infer: memory_gb is {self.memory_gb}; expected 0 (what is free) or more; correct params.yaml"
+            )
         if self.memory_frames != 0 and self.memory_frames < 2:
             raise UserError(
                 f"infer: memory_frames is {self.memory_frames}; expected 0 (no limit) or at least 2 (first and "

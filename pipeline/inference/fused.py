@@ -1,4 +1,4 @@
-"""A network made ready for inference: the same modules, with BatchNorm folded into the convolution before it."""
+"""The same network with BatchNorm folded into the convolutions before it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from pipeline.dstm.backbone import Backbone
+from pipeline.dstm.encoders import MemoryEncoder, QueryEncoder
 from pipeline.dstm.network import DSTM
 from pipeline.hourglass.rectify import rectify
 
@@ -30,9 +31,11 @@ def fuse(network: DSTM) -> DSTM:
         The copy, in evaluation mode, without gradients, its convolutions' weights in channels-last layout.
     """
     fused = deepcopy(network).eval().requires_grad_(False)
+    for encoder in (fused.query_encoder, fused.memory_encoder):
+        _fold_stems(encoder)
     for module in list(fused.modules()):
         names = list(module._modules)
-        # in the backbone itself other stems are summed between the first convolution and its normalisation
+        # in the backbone itself other stems are summed between the first convolution and its normalisation, see above
         pairs = [] if isinstance(module, Backbone) else [p for p in _PAIRS if set(p) <= set(names)]
         if isinstance(module, nn.Sequential):
             pairs = list(pairwise(names))
@@ -81,6 +84,23 @@ class PairAttention(nn.Module):
         weight_first, weight_second = attention.view(n, c, 1, 1).chunk(2, dim=1)
         first, second = both.chunk(2, dim=1)
         return torch.addcmul(first * weight_first, second, weight_second)
+
+
+def _fold_stems(encoder: QueryEncoder | MemoryEncoder) -> None:
+    """Fold the backbone's first normalisation, with fixed statistics, into all stems whose sum it normalises."""
+    backbone = encoder.backbone
+    norm = backbone.bn1
+    if not isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
+        return
+    first = cast(nn.Conv2d, backbone.conv1[-1] if isinstance(backbone.conv1, nn.Sequential) else backbone.conv1)
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    weight, bias = cast(Tensor, norm.weight), cast(Tensor, norm.bias)
+    first.weight, first.bias = fuse_conv_bn_weights(first.weight, first.bias, mean, variance, norm.eps, weight, bias)
+    scale = weight * (variance + norm.eps).rsqrt()
+    for name, stem in encoder.named_children():
+        if isinstance(stem, nn.Conv2d) and name.endswith("_stem"):
+            stem.weight.mul_(scale[:, None, None, None])  # the stems have no bias
+    backbone.bn1 = nn.Identity()
 
 
 def _fold(module: nn.Module, conv_name: str, norm_name: str) -> None:

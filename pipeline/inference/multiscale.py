@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.core.images import VOID
+from pipeline.core.runtime import log
 from pipeline.dstm.network import DSTM
+from pipeline.inference.budget import Work, make_plan
 from pipeline.inference.config import InferConfig, InferSwitches
 from pipeline.inference.propagate import Track
 
@@ -37,28 +39,36 @@ def propagate(
     switches: InferSwitches,
     config: InferConfig,
     device: torch.device,
+    share: float = 1.0,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Segment a video frame by frame; frames are taken as they are needed, `config.lookahead` at a time.
+    """Segment a video frame by frame; frames are taken as they are needed, at most `config.lookahead` at a time.
 
     Args:
-        network: in evaluation mode, on `device`; fastest when it went through `fuse`.
+        network: in evaluation mode, on `device`; what `prepare` makes of it is fastest and sets the precision.
         frames: the video, all of one size.
         masks: frame index -> uint8 H,W ids of the objects that appear there (0 background and 255 void, both of which
             leave the estimate as it is). Before the first of them nothing is segmented.
         switches: `tta`.
-        config: memory, precision, scales.
+        config: memory and scales.
         device: where the network is.
+        share: of `config.memory_gb` that this video may use.
 
     Yields:
         The mask of each frame, uint8 H,W ids; where a mask was given, the given objects as given.
 
     Raises:
-        UserError: no object in the masks, a mask or a frame of another size than the first frame, a mask past the end.
+        UserError: no object in the masks, a mask or a frame of another size than the first frame, a mask past the end,
+            or a budget too small for the video.
     """
-    run = _Run(network, masks, switches, config, device)
     source = iter(frames)
-    while ahead := list(islice(source, config.lookahead)):
-        yield from run.advance(ahead)
+    first = next(source, None)
+    run = _Run(network, masks, switches, config, device)
+    if first is not None:
+        lookahead = run.open(first.rgb.shape[0], first.rgb.shape[1], share)
+        source = chain([first], source)
+        del first  # so that it goes when it is done
+        while ahead := list(islice(source, lookahead)):
+            yield from run.advance(ahead)
     run.close()
 
 
@@ -73,11 +83,11 @@ class _Run:
         config: InferConfig,
         device: torch.device,
     ) -> None:
-        scales, flip = (config.scales, config.flip) if switches.tta else ((1.0,), False)
-        self._tracks = [Track(network, scale, flip, config) for scale in scales]
-        self._views = len(scales) * (1 + flip)
+        self._network, self._config = network, config
+        self._scales, self._flip = (config.scales, config.flip) if switches.tta else ((1.0,), False)
+        self._tracks: list[Track] = []
+        self._views = len(self._scales) * (1 + self._flip)
         self._averaged = config.tta_memory == "averaged"
-        self._bf16 = config.precision == "bf16"
         self._depth = network.switches.depth
         self._device = device
         self._given = dict(masks)
@@ -91,16 +101,30 @@ class _Run:
             )
         self._id_of_slot = torch.from_numpy(self._ids).to(device)
         self._seen = np.zeros(len(self._ids) - 1, bool)
-        self._size: tuple[int, int] | None = None
+        self._size = (0, 0)
         self._index = 0
+        self._slots = 0
+        self._told = False
+
+    def open(self, height: int, width: int, share: float) -> int:
+        """Prepare for frames of a size; returns how many to advance at a time."""
+        self._size = (height, width)
+        work = Work(height, width, len(self._seen), self._scales, 1 + self._flip)
+        plan = make_plan(self._network, self._config, work, self._device, share)
+        self._tracks = [
+            Track(self._network, scale, self._flip, self._config, plan, self._device) for scale in self._scales
+        ]
+        self._slots = plan.slots
+        return plan.lookahead
 
     def advance(self, frames: list[Frame]) -> Iterator[NDArray[np.uint8]]:
         """Masks of the next frames."""
         for i, frame in enumerate(frames, start=self._index):
             self._check(i, frame)
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+        with torch.inference_mode():
             self._load(frames)
             labels = torch.stack([self._step() for _ in frames])  # one copy off the device for all of them
+        self._tell()
         yield from labels.cpu().numpy()  # outside the modes of torch, which a generator must not hold across a yield
 
     def close(self) -> None:
@@ -111,9 +135,14 @@ class _Run:
                 f"{self._index - 1}); give the index of one of them"
             )
 
+    def _tell(self) -> None:
+        """Say once that the budget, not `memory_frames`, made frames leave the memory."""
+        if not self._told and self._slots != self._config.memory_frames and any(t.thinned for t in self._tracks):
+            self._told = True
+            log(f"frame {self._index}: infer.memory_gb has room for {self._slots} remembered frames: thinned from here")
+
     def _check(self, index: int, frame: Frame) -> None:
         size = frame.rgb.shape[:2]
-        self._size = self._size or size
         if size != self._size:
             raise UserError(
                 f"frame {index} is {_show(size)}, the first one {_show(self._size)}; expected one size; convert it"
@@ -158,7 +187,6 @@ class _Run:
         if not self._seen.any():
             for track in self._tracks:
                 track.skip()
-            assert self._size is not None
             return torch.zeros(self._size, dtype=torch.uint8, device=self._device)
         average = self._average(estimates)
         masks = average if slots is None else _paint(average, slots)
@@ -183,7 +211,6 @@ class _Run:
 
     def _average(self, estimates: list[Tensor] | None) -> Tensor:
         """1,K+1,H,W float32 mean over all views; all background before the first estimate."""
-        assert self._size is not None
         if estimates is None:
             everywhere = torch.zeros(self._size, dtype=torch.int64, device=self._device)
             return _one_hot(everywhere, len(self._ids))

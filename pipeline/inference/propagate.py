@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.dstm.network import DSTM, Query
 from pipeline.inference.bank import Bank, Schedule
+from pipeline.inference.budget import Plan
 from pipeline.inference.config import InferConfig
 
 
@@ -38,17 +39,28 @@ class Track:
         network: in evaluation mode.
         scale: factor on the sides of the frame.
         flip: add the mirrored view.
-        config: memory and chunks.
+        config: which frames are remembered.
+        plan: how much is computed at a time.
+        device: of the network.
     """
 
-    def __init__(self, network: DSTM, scale: float, flip: bool, config: InferConfig) -> None:
+    def __init__(
+        self, network: DSTM, scale: float, flip: bool, config: InferConfig, plan: Plan, device: torch.device
+    ) -> None:
         self._network = network
         self._scale = scale
         self._flip = flip
-        self._chunk = config.chunk
-        self._bank = Bank(Schedule(config.memory_every, config.memory_frames))
+        self._most_rows = config.chunk if device.type == "cpu" else None
+        self._plan = plan
+        self._schedule = Schedule(config.memory_every, plan.slots)
+        self._bank = Bank(self._schedule, plan.slots, doubling=device.type != "cpu")
         self._ahead: deque[_Ahead] = deque()
         self._pending: _Pending | None = None
+
+    @property
+    def thinned(self) -> bool:
+        """Whether frames had to leave the memory."""
+        return self._schedule.thinned
 
     def look_ahead(self, frames: Tensor, depth: Tensor | None, skip: int) -> None:
         """Load the next frames and encode their queries in one pass.
@@ -82,7 +94,9 @@ class Track:
         query = self._ahead[0].query
         assert query is not None
         used = None if objects is None else objects.expand(query.key.shape[0], -1)
-        return self._network.segment(query, self._bank.read(), used, self._chunk).softmax(dim=1)
+        places = query.key.shape[-2] * query.key.shape[-1]
+        chunk = self._plan.chunk(self._most_rows or places, len(self._schedule.frames))
+        return self._network.segment(query, self._bank.read(), used, chunk, self._plan.batch).softmax(dim=1)
 
     def finish(self, frame: int, masks: Tensor, given: bool) -> None:
         """Take the next frame off with its masks, to be memorized should another one follow.
@@ -92,7 +106,8 @@ class Track:
             masks: B,K+1,h,w probabilities of each view.
             given: whether a given mask brought new objects.
         """
-        self._pending = _Pending(frame, self._ahead.popleft(), masks, given)
+        done = self._ahead.popleft()._replace(query=None)  # a part of a batch of queries, which is to go with its last
+        self._pending = _Pending(frame, done, masks, given)
 
     def skip(self) -> None:
         """Take the next frame off without memorizing it."""
@@ -119,7 +134,7 @@ class Track:
         if self._pending is None:
             return
         frame, ahead, masks, given = self._pending
-        key, value = self._network.memorize(ahead.frames, ahead.depth, masks)
+        key, value = self._network.memorize(ahead.frames, ahead.depth, masks, batch=self._plan.batch)
         self._bank.write(frame, key, value, given)
         self._pending = None
 

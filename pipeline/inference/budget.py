@@ -1,0 +1,134 @@
+"""How much is computed at a time, and how many frames are remembered, to stay within a budget of memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.core.errors import UserError
+from pipeline.dstm.network import DSTM
+from pipeline.inference.config import InferConfig
+
+_PLANES = 9  # float32 planes of full size held for each object of a view while its masks are made
+_SMALLEST_CHUNK = 16
+_FREE_SHARE = 0.8  # of what is free
+_MEMORY_SHARE = 0.75  # of what is left when a video can be segmented at all
+_MEMINFO = Path("/proc/meminfo")
+_CGROUPS = (  # version 2 and version 1
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a video asks for.
+
+    Attributes:
+        height: rows of its frames.
+        width: columns of its frames.
+        objects: number of objects.
+        scales: factors on the sides at which it is segmented.
+        views: 2 where every scale is also mirrored, else 1.
+    """
+
+    height: int
+    width: int
+    objects: int
+    scales: tuple[float, ...]
+    views: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a video is segmented; nothing here but `slots` changes the result.
+
+    Attributes:
+        lookahead: frames whose queries are encoded together.
+        batch: objects that pass through the network together.
+        slots: most frames in the memory.
+        rows: query places whose affinity to one remembered frame fits in the part of the budget for it.
+    """
+
+    lookahead: int
+    batch: int
+    slots: int
+    rows: float
+
+    def chunk(self, most: int, slots: int) -> int:
+        """Query places to read at a time from a memory of some slots, at most `most`."""
+        return min(most, max(_SMALLEST_CHUNK, int(self.rows / slots)))
+
+
+def make_plan(network: DSTM, config: InferConfig, work: Work, device: torch.device, share: float = 1.0) -> Plan:
+    """Divide the budget `infer.memory_gb`.
+
+    What cannot be made smaller comes first: masks of full size, one pass of one object, two remembered frames. Most of
+    what is left goes to more remembered frames, as far as `memory_frames` wants them, and the rest is for more frames
+    and objects at a time and larger chunks. On a CPU objects pass one by one: that is fastest there, since the features
+    of several do not stay in the caches.
+
+    Args:
+        network: its widths count.
+        config: the budget, the precision and the most that is wanted of each.
+        work: the video.
+        device: where the network is.
+        share: of the budget that this video may use.
+
+    Raises:
+        UserError: the budget is too small for the first and the previous frame.
+    """
+    size = 2 if config.precision == "bf16" else 4
+    pixels = [work.views * work.height * work.width * scale**2 for scale in work.scales]
+    largest = max(pixels)
+    stage4, _, _ = network.query_encoder.backbone.channels
+    wide = max(stage4, network.config.decoder_channels)
+    one_pass = largest * size * (6 * wide / 16 + network.query_encoder.backbone.stem_channels / 2)  # features in flight
+    heads = (network.config.key_channels + network.config.value_channels) / network.config.stride**2
+    query = sum(pixels) * (
+        size * (wide / 16 + wide / 64 + heads) + 16
+    )  # what a frame that waits holds, itself included
+    masks = 4 * _PLANES * (work.objects + 1) * (sum(pixels) + work.height * work.width)
+    places = largest / work.views / network.config.stride**2
+    values = network.config.key_channels + network.config.value_channels + 2 * network.config.value_mask
+    slot = work.objects * values * size * sum(pixels) / network.config.stride**2
+    row = work.views * (4 + size)  # bytes of the affinity for one query place and one memory place
+
+    budget = share * (config.memory_gb * 2**30 or _FREE_SHARE * free_memory(device))
+    growth = 1 + network.config.value_channels / values  # a block that grows is there twice for a moment
+    least = masks + one_pass + query + 2 * growth * slot + _SMALLEST_CHUNK * row * 2 * places
+    if budget < least:
+        raise UserError(
+            f"{work.objects} objects at {work.width}x{work.height} need {least / 2**30:.1f} GB, and there are "
+            f"{budget / 2**30:.1f} (infer.memory_gb); raise it, make the frames smaller or the objects fewer"
+        )
+    slots = 2 + int(_MEMORY_SHARE * (budget - least) / (growth * slot))
+    if config.memory_frames:
+        slots = min(slots, config.memory_frames)
+    spare = budget - least - (slots - 2) * growth * slot
+    lookahead = min(config.lookahead, 1 + int(spare / 3 / (one_pass / 2 + query)))
+    passes = work.objects * work.views  # mirrored ones pass together with the others
+    batch = 1 if device.type == "cpu" else min(passes, work.views + int(work.views * spare / 3 / one_pass))
+    rows = 2 * _SMALLEST_CHUNK + spare / 3 / (max(1, batch / work.views) * row * places)
+    return Plan(lookahead, batch, slots, rows)
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that can still be had on a device, what torch holds without using it included."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + unused)
+    if not _MEMINFO.is_file():  # no Linux: half of the machine
+        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    told = re.search(r"^MemAvailable:\s+(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE)
+    available = 1024.0 * int(told[1]) if told else 0.0
+    for group, limit, used in _CGROUPS:  # a container may have less than the machine
+        if (group / limit).is_file() and (most := (group / limit).read_text().strip()) != "max":
+            files = re.search(r"^(?:total_)?inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+            held = float((group / used).read_text()) - (float(files[1]) if files else 0.0)  # cached files give way
+            available = min(available, float(most) - held)
+    return max(0.0, available)

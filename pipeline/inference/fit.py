@@ -1,0 +1,83 @@
+"""Whether a video, its masks and the folder for the results fit each other, told before anything is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UserError
+from pipeline.inference.footage import Footage, ImageFootage, VideoFootage
+
+OVERLAY = "overlay.mp4"  # name of the video in the folder of results
+
+
+def check_masks(footage: Footage, masks: Mapping[int, NDArray[np.uint8]]) -> tuple[int, int]:
+    """See that masks and footage fit, for which one frame is read.
+
+    Returns:
+        H, W of the frames.
+
+    Raises:
+        UserError: they do not.
+    """
+    if footage.length is not None and max(masks) >= footage.length:
+        raise UserError(
+            f"a mask is given for frame {max(masks)}, but the video has {footage.length} frames (0 to "
+            f"{footage.length - 1}); correct its index"
+        )
+    height, width = next(shot.rgb.shape[:2] for shot in footage.shots())
+    for index, mask in sorted(masks.items()):
+        if mask.shape != (height, width):
+            turned = " (turned as its rotation flag says)" if mask.shape == (width, height) else ""
+            raise UserError(
+                f"the mask of frame {index} is {mask.shape[1]}x{mask.shape[0]}, the video {width}x{height}{turned}; "
+                "expected one size; draw the mask on a frame of the video, or resize it without smoothing"
+            )
+    return height, width
+
+
+def check_output(footage: VideoFootage | ImageFootage, masks: Mapping[int, Path], out: Path) -> None:
+    """See that masks can be written to a folder, and that none of them takes the place of an input.
+
+    Raises:
+        UserError: they cannot, or one would.
+    """
+    there = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "is no folder" if not there.is_dir() else "may not be written to"
+        raise UserError(f"{there} {what}; expected a folder for the masks, or room for one; give another --out")
+    beside = [path for path in footage.files if _lies_in(path, out)]
+    if beside and (isinstance(footage, ImageFootage) or beside[0].name == OVERLAY):
+        raise UserError(
+            f"{out} holds what is to be segmented ({beside[0].name}), which results would overwrite or be taken for; "
+            "expected a folder of its own; give another --out"
+        )
+    for path in masks.values():
+        if _lies_in(path, out) and path.suffix.lower() == ".png" and footage.names(path.stem):
+            raise UserError(
+                f"{path} would be overwritten by the result for the frame of that name; expected the given masks "
+                "elsewhere; move it or give another --out"
+            )
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder where there is none.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be made ({error.strerror}); expected a folder for the masks; give another --out"
+        ) from None
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a file or what it links to stands in a folder."""
+    return folder.resolve() in (path.parent.resolve(), path.resolve().parent)

@@ -1,0 +1,161 @@
+"""Image files that are the frames of one video: which of a folder they are, in which order, and that they fit."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.core.errors import UserError
+from pipeline.core.images import decode_rgb
+from pipeline.core.runtime import log
+
+IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_OTHER_IMAGES = (
+    *(".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".xcf", ".svg", ".exr", ".hdr"),
+    *(".dpx", ".pbm", ".pnm", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"),
+)
+_ORIENTATION = 0x0112  # EXIF tag
+_TRANSPOSED = (5, 6, 7, 8)  # its values that swap the sides
+
+
+class ImageFiles:
+    """Images in the natural order of their names (2 before 10), all of one size.
+
+    Args:
+        paths: the files; the head of each is read at once, the rest when its turn comes.
+        origin: what the user gave, for messages.
+
+    Attributes:
+        paths: the files in order.
+
+    Raises:
+        UserError: no file, two that would share the name of a mask, an unreadable or animated one, or several sizes.
+    """
+
+    def __init__(self, paths: Sequence[Path], origin: str) -> None:
+        if not paths:
+            raise UserError(f"{origin} holds no image; expected files {', '.join(IMAGES)}; correct the path")
+        self.paths = tuple(sorted(paths, key=_natural))
+        self._names: dict[str, Path] = {}
+        for path in self.paths:
+            other = self._names.setdefault(_plain(path.stem), path)
+            if other != path:
+                raise UserError(
+                    f"{origin} holds several images named {path.stem} ({other} and {path}); expected different names, "
+                    "since masks are named after them; move some away"
+                )
+        heads = [_head(path) for path in self.paths]
+        for path, head in zip(self.paths, heads):
+            self._compare(path, head.size, heads[0].size)
+        clear = [path for path, head in zip(self.paths, heads) if head.alpha]
+        if clear:
+            log(f"{_count(clear)} with transparency ({_some(clear)}): it is dropped, colours count as they are stored")
+        self._size: tuple[int, ...] | None = None
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a file's name without its suffix is this, on any file system."""
+        return _plain(name) in self._names
+
+    def read(self, place: int) -> NDArray[np.uint8]:
+        """A frame, uint8 H,W,3 RGB, by its place in the order.
+
+        Raises:
+            UserError: it cannot be decoded, or its size is not that of the one read first.
+        """
+        path = self.paths[place]
+        rgb = decode_rgb(_bytes(path), str(path))
+        self._size = self._size or rgb.shape[:2]
+        self._compare(path, rgb.shape[:2], self._size)
+        return rgb
+
+    def _compare(self, path: Path, size: tuple[int, ...], first: tuple[int, ...]) -> None:
+        if size != first:
+            raise UserError(
+                f"{path} is {size[1]}x{size[0]}, but {self.paths[0]} is {first[1]}x{first[0]}; expected frames of one "
+                "size; resize it or move it away"
+            )
+
+
+def pick_images(paths: Sequence[Path], origin: str) -> list[Path]:
+    """The images among files; logs which were left out. Hidden files are the system's and do not count.
+
+    Raises:
+        UserError: there are files, but none of them is an image that is read here.
+    """
+    paths = sorted((path for path in paths if not path.name.startswith(".")), key=_natural)
+    images = [path for path in paths if path.suffix.lower() in IMAGES and path.is_file()]
+    if paths and not images:
+        raise UserError(
+            f"{origin} holds no image but {_some(paths)}; expected files {', '.join(IMAGES)}, or one video file as "
+            "VIDEO; convert them or correct the path"
+        )
+    taken = set(images)
+    skipped = [path for path in paths if path not in taken and path.suffix.lower() in IMAGES + _OTHER_IMAGES]
+    if skipped:
+        log(f"{_count(skipped)} left out ({_some(skipped)}): no file, or another format than {', '.join(IMAGES)}")
+    return images
+
+
+class _Head(NamedTuple):
+    """What an image says of itself before it is decoded."""
+
+    size: tuple[int, int]  # H, W, upright
+    alpha: bool
+
+
+def _head(path: Path) -> _Head:
+    try:
+        with Image.open(path) as image:
+            return _inspect(path, image)
+    except UserError:
+        raise
+    except Exception:  # damaged heads raise nearly anything; decoding names the fault, or finds a way
+        rgb = decode_rgb(_bytes(path), str(path))
+        return _Head((rgb.shape[0], rgb.shape[1]), alpha=False)
+
+
+def _inspect(path: Path, image: Image.Image) -> _Head:
+    # the second picture in a JPEG is a phone's map of depth or brightness; in other formats the pictures make a film
+    if image.format not in ("JPEG", "MPO") and getattr(image, "n_frames", 1) > 1:
+        raise UserError(
+            f"{path} is animated or has several pages; expected one picture a file; make a video of it, or a folder of "
+            "pictures"
+        )
+    width, height = image.size
+    # a PNG's EXIF behind its pixels is not looked for: Pillow would decode them
+    if (image.format != "PNG" or "exif" in image.info) and image.getexif().get(_ORIENTATION) in _TRANSPOSED:
+        width, height = height, width
+    return _Head((height, width), image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); expected an image; put it back") from None
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """A key that sorts the numbers in names by value."""
+    parts = re.split(r"([0-9]+)", path.stem)
+    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], str(path)
+
+
+def _plain(name: str) -> str:
+    """What names have in common that are one on some file system: case and the form of accents do not count."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _count(paths: Sequence[Path]) -> str:
+    return "1 image" if len(paths) == 1 else f"{len(paths)} images"
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

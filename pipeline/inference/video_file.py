@@ -1,0 +1,197 @@
+"""The frames of a video file, upright and in the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UserError
+
+STILL_RATE = 24.0  # frames a second where nothing says when they are shown
+_ENOUGH_KEYS = 16  # key frames that stand for a whole video
+
+
+class _Packets(NamedTuple):
+    """What a file holds, told without decoding it."""
+
+    shown: int  # packets of frames that are shown
+    keys: tuple[int, ...]  # places, among all packets, of those that need no other frame
+
+
+class VideoFile:
+    """A video file that can be gone through any number of times, a frame at a time.
+
+    Rotation and mirror flags are applied. Every frame that is shown comes once, however long it stays; frames that an
+    edit list cuts away do not come.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: it is no video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._packets = self._look_through()
+        except (av.FFmpegError, OSError) as error:
+            raise UserError(
+                f"{path} cannot be opened as a video ({_line(error)}); expected a video file, a folder of images or a "
+                "glob; give another file"
+            ) from None
+
+    @property
+    def length(self) -> int:
+        """Number of frames, counted by packets; a damaged file may give fewer."""
+        return self._packets.shown
+
+    def frames(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """The frames.
+
+        Yields:
+            Seconds, as the file counts them, and uint8 H,W,3 RGB.
+
+        Raises:
+            UserError: a frame cannot be decoded, or there is none.
+        """
+        count = 0
+        try:
+            with self._open() as (container, stream):
+                rate = float(stream.average_rate or 0) or STILL_RATE
+                stream.thread_type, upright = "AUTO", _Upright()
+                for frame in container.decode(stream):
+                    yield count / rate if frame.time is None else frame.time, upright(frame)
+                    count += 1
+        except (av.FFmpegError, OSError) as error:
+            raise UserError(
+                f"{self._path} cannot be decoded at frame {count} ({_line(error)}); the masks before it are whole; "
+                "repair the file (ffmpeg -i broken.mp4 repaired.mp4)"
+            ) from None
+        if not count:
+            raise UserError(f"{self._path} holds no frame; expected a video with at least one; give another file")
+
+    def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:
+        """Frames from all over the file, for statistics, without decoding all of a long one.
+
+        Args:
+            count: the most to give.
+
+        Yields:
+            uint8 H,W,3 RGB: key frames where the file has enough of them, which are decoded alone; otherwise every n-th
+            frame. What cannot be decoded is left out; `frames` says what is wrong with it.
+        """
+        keys = self._packets.keys
+        if self.length > count and len(keys) >= _ENOUGH_KEYS:
+            yield from self._key_frames({keys[i] for i in evenly(len(keys), count)})
+        else:
+            yield from self._single_frames(set(evenly(self.length, count)))
+
+    def _single_frames(self, chosen: set[int]) -> Iterator[NDArray[np.uint8]]:
+        with self._open() as (container, stream), suppress(av.FFmpegError):
+            stream.thread_type, upright = "AUTO", _Upright()
+            for i, frame in enumerate(container.decode(stream)):
+                if i in chosen:
+                    yield upright(frame)
+
+    def _key_frames(self, chosen: set[int]) -> Iterator[NDArray[np.uint8]]:
+        with self._open() as (container, stream), suppress(av.FFmpegError):
+            decoder, upright = stream.codec_context, _Upright()
+            for i, packet in enumerate(_packets(container, stream)):
+                if i not in chosen:
+                    continue
+                with suppress(av.FFmpegError):
+                    for frame in [*packet.decode(), *decoder.decode(None)]:
+                        if isinstance(frame, VideoFrame):
+                            yield upright(frame)
+                decoder.flush_buffers()
+
+    def _look_through(self) -> _Packets:
+        count, keys = 0, []
+        with self._open() as (container, stream):
+            try:
+                for i, packet in enumerate(_packets(container, stream)):
+                    if packet.is_discard:
+                        continue
+                    count += 1
+                    if packet.is_keyframe:
+                        keys.append(i)
+            except av.FFmpegError:
+                if not count:
+                    raise
+        return _Packets(count, tuple(keys))
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        # file: or a colon in a name makes a protocol of what stands before it
+        with av.open(f"file:{self._path}", metadata_errors="replace") as container:
+            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # no covers
+            if not streams:
+                raise UserError(
+                    f"{self._path} holds no video stream; expected a video file, a folder of images or a glob; give "
+                    "another file"
+                )
+            if any(stream.codec_context is None for stream in streams):
+                raise UserError(
+                    f"{self._path} holds a video of an unknown codec; expected one that FFmpeg decodes; convert it"
+                )
+            yield container, max(streams, key=lambda stream: stream.width * stream.height)
+
+
+def evenly(length: int, count: int) -> list[int]:
+    """At most `count` different places from 0 to length - 1, both ends among them, ascending."""
+    return [int(i) for i in np.unique(np.linspace(0, length - 1, min(length, count)).round())] if length else []
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+    return (packet for packet in container.demux(stream) if packet.size)  # the last one is empty
+
+
+class _Upright:
+    """Pictures of one stream as uint8 H,W,3 RGB, turned and mirrored as the file asks for.
+
+    The display matrix takes the point (x, y), y down, to (a x + c y, b x + d y). An angle in between is taken for the
+    nearest right one.
+    """
+
+    def __init__(self) -> None:
+        self._angle: int | None = None
+        self._matrix = (1, 0, 0, 1)
+
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        if frame.rotation != self._angle:
+            # not for every frame: one whose side data was looked at lives until Python gets to looking for cycles
+            self._angle, self._matrix = frame.rotation, _display_matrix(frame)
+        # FFmpeg converts in threads where not told otherwise, and at some widths one overwrites another's pixels
+        rgb = np.asarray(frame.to_ndarray(format="rgb24", threads=1), np.uint8)
+        across, b, c, down = self._matrix
+        if abs(b) + abs(c) > abs(across) + abs(down):
+            rgb, across, down = rgb.transpose(1, 0, 2), c, b
+        if across < 0:
+            rgb = rgb[:, ::-1]
+        if down < 0:
+            rgb = rgb[::-1]
+        return np.ascontiguousarray(rgb)
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = (int(value) for value in np.frombuffer(data, np.int32)[:5])
+    return a, b, c, d
+
+
+def _line(error: Exception) -> str:
+    strerror = getattr(error, "strerror", None) or str(error)
+    return (strerror.splitlines() or [type(error).__name__])[0][:160]
