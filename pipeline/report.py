@@ -1,46 +1,51 @@
 """Draw what the scores mean: a table by kind of video, and pictures of sequences chosen by rule.
 
 The training curves and the bars by sequence are drawn by `dvc plots show` straight from the metrics of the stages that
-write them; this stage adds what needs the frames.
+write them; this stage adds what needs the frames, among it how steady the depth maps are, which needs no true depth.
 
 Reads: data/${profile}/raw/davis, data/${profile}/depth/davis, data/${profile}/raw/challenge,
     data/${profile}/depth/challenge, data/${profile}/masks, metrics/per_object.csv
-Writes: metrics/report/by_kind.csv, metrics/report/pictures
+Writes: metrics/report/depth_stability.json, metrics/report/by_kind.csv, metrics/report/pictures
 Params: profiles.${profile}.infer.split
 Run: python -m pipeline.report
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import output_folder, write_text
+from pipeline.core.files import output_folder, write_json, write_text
 from pipeline.core.images import decode_mask, encode_jpeg
 from pipeline.core.layout import Layout
-from pipeline.core.runtime import log, run_main
+from pipeline.core.runtime import log, progress, run_main
 from pipeline.datasets.depth_maps import DepthMaps
 from pipeline.datasets.splits import dataset_of, open_split
 from pipeline.datasets.video import Video, VideoSource
 from pipeline.reporting.pictures import Moment, choose_sequences, choose_times, draw_strip
+from pipeline.reporting.stability import Stability, measure_video, summarise_stability
 from pipeline.reporting.tables import SequenceScore, read_per_object, score_sequences, tabulate_kinds, to_csv
 from pipeline.settings import load_settings
 
 _TIMES = 5
 
 
-def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, report: Path) -> None:
-    """Write the table and the pictures.
+def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, report: Path, workers: int = 1) -> None:
+    """Write the table, the pictures and the figure of the depth maps' stability.
 
     Args:
         source: the sequences that were segmented.
         depth: their depth maps.
         masks: `<sequence>/<frame>.png`.
         per_object: the scores of every object.
-        report: folder for `by_kind.csv` and `pictures/`.
+        report: folder for `by_kind.csv`, `pictures/` and `depth_stability.json`.
+        workers: threads, each of which reads a sequence; no result depends on it.
 
     Raises:
         UserError: scores of a sequence that the source does not have, or a frame without mask or depth map.
@@ -55,10 +60,36 @@ def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, re
                 raise UserError(f"{per_object} scores {name}, which {source.name} lacks; run the score stage again")
             moments = _read_moments(source, videos[name], depth, masks, scored=bool(objects))
             (folder / f"{role}.jpg").write_bytes(encode_jpeg(draw_strip(title, moments), quality=88))
+        stability = _measure(source, depth, workers)  # in here: where a map is lacking, nothing is written
     write_text(report / "by_kind.csv", to_csv(rows))
+    write_json(report / "depth_stability.json", stability)
     for row in rows:
         log("  ".join(f"{key} {value}" for key, value in row.items()))
     log(f"{len(titles)} pictures: {', '.join(name for name, _ in titles.values())}")
+    if stability["static_change"] is None:
+        log("depth: nothing is at rest in two successive frames, so there is no figure of its stability")
+    else:
+        change, share = stability["static_change"], stability["static_share"]
+        log(f"depth: {share:.0%} of all places are at rest; there it changes by {change:.4f} from frame to frame")
+
+
+def _measure(source: VideoSource, depth: DepthMaps, workers: int) -> dict[str, Any]:
+    """Stability of the depth maps over all successive frames of all sequences."""
+
+    def of_one(video: Video) -> Stability:
+        return measure_video(_frames(source, video, depth))
+
+    videos = source.videos
+    with ThreadPoolExecutor(workers) as pool:  # decoding holds no lock
+        found = list(progress(pool.map(of_one, videos), len(videos), "stability of depth, sequences"))
+    return summarise_stability([(video.kind, one) for video, one in zip(videos, found)])
+
+
+def _frames(
+    source: VideoSource, video: Video, depth: DepthMaps
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    for frame_id in video.frames:
+        yield source.frame(video, frame_id), depth.read(video.name, frame_id)
 
 
 def _choose(source: VideoSource, scores: list[SequenceScore]) -> dict[str, tuple[str, str]]:
@@ -104,7 +135,8 @@ def main() -> None:
     split = settings.profile_params.infer.split
     source = open_split(layout.raw(dataset_of(split)), split)
     depth = DepthMaps(layout.depth(dataset_of(split)))
-    run(source, depth, layout.masks, layout.metrics / "per_object.csv", layout.metrics / "report")
+    per_object, report = layout.metrics / "per_object.csv", layout.metrics / "report"
+    run(source, depth, layout.masks, per_object, report, settings.runtime.workers)
 
 
 if __name__ == "__main__":

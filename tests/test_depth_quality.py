@@ -2,13 +2,38 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, cast
 
+import cv2
 import numpy as np
 import pytest
 
+from pipeline.core.images import decode_depth
+from pipeline.hourglass.config import DepthConfig, DepthValidationConfig
+from pipeline.hourglass.estimator import DepthEstimator
+from pipeline.hourglass.judge import judge
+from pipeline.hourglass.maps import FrameRef, depth_maps
 from pipeline.hourglass.normalise import DepthRange, invert, normalise, robust_range
 from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
 from pipeline.hourglass.steady import Steadier
+
+MAPS = DepthConfig(
+    estimator="hourglass",
+    folder="none",
+    folder_holds="inverse_depth",
+    batch=4,  # neither video ends with a batch
+    precision="fp32",
+    steady=0.9,
+    percentile_low=2.0,
+    percentile_high=98.0,
+    shard_frames=1000,
+)
+JUDGED = DepthValidationConfig(
+    pairs=20, min_ratio=1.0, still_change=0.05, steady=0.9, percentile_low=2.0, percentile_high=98.0
+)
 
 
 def test_si_rmse_is_over_all_pairs() -> None:
@@ -150,3 +175,126 @@ def test_a_lasting_change_of_scale_is_kept() -> None:
     for t in range(12):
         last = steadier(frames[0], inverse[0] * np.float32(1.0 if t == 0 else 2.0))
     np.testing.assert_allclose(last, 2 * inverse[0], rtol=1e-3)
+
+
+def still_videos(length: int) -> dict[str, tuple[list[FrameRef], list[np.ndarray], np.ndarray]]:
+    """Two videos of the same scene at rest: frames with a little noise, inverse depths that jitter, the log factors."""
+    rng = np.random.default_rng(5)
+    rgb = rng.integers(4, 252, (24, 32, 3)).astype(np.int64)
+    inverse = rng.uniform(0.2, 0.9, (12, 16)).astype(np.float32)
+    videos = {}
+    for name in ("one", "two"):
+        noisy = [(rgb + rng.integers(-3, 4, rgb.shape)).astype(np.uint8) for _ in range(length)]
+        refs = [FrameRef(name, f"{t:05d}", partial(np.copy, frame)) for t, frame in enumerate(noisy)]
+        jitter = rng.normal(0, 0.2, length)
+        videos[name] = refs, [inverse * np.float32(np.exp(j)) for j in jitter], jitter
+    return videos
+
+
+def made_maps(names: Sequence[str], config: DepthConfig, length: int = 11) -> dict[str, np.ndarray]:
+    """T,H,W maps of some of the videos, made together."""
+    videos = still_videos(length)
+
+    def inverse(refs: Sequence[FrameRef], frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [videos[ref.video][1][int(ref.frame)] for ref in refs]
+
+    files = depth_maps([videos[name][0] for name in names], inverse, config)
+    assert [name for name, _ in files] == [f"{name}/{t:05d}.png" for name in names for t in range(length)]
+    decoded = np.stack([decode_depth(data, name) for name, data in files])
+    return {name: decoded[i * length : (i + 1) * length] for i, name in enumerate(names)}
+
+
+def test_maps_of_a_still_video_do_not_flicker() -> None:
+    """What is left is the moving average of the scale, over the video's one range; that is far steadier."""
+    flickering, steady = (made_maps(["one", "two"], replace(MAPS, steady=keep)) for keep in (0.0, 0.9))
+    for name, (_, inverse, jitter) in still_videos(11).items():
+        change_before, change = (np.abs(np.diff(maps[name], axis=0)).mean() for maps in (flickering, steady))
+        assert change < 0.2 * change_before and change_before > 0.05
+        average, expected = jitter[0], []
+        for one, j in zip(inverse, jitter):
+            average = 0.9 * average + 0.1 * j
+            expected.append(one * np.exp(average - j))
+        far, near = np.percentile(np.stack(expected), [2, 98])
+        for found, one in zip(steady[name], expected):
+            enlarged = cv2.resize(np.clip((one - far) / (near - far), 0, 1), (32, 24), interpolation=cv2.INTER_LINEAR)
+            np.testing.assert_allclose(found, enlarged, atol=1e-3)
+
+
+def test_each_video_is_steadied_by_itself() -> None:
+    """Videos in one call, and frames of both in one batch of the estimator, give what each gives alone."""
+    together = made_maps(["one", "two"], MAPS)
+    for name, maps in together.items():
+        np.testing.assert_array_equal(maps, made_maps([name], MAPS)[name])
+    turned = made_maps(["two", "one"], MAPS)
+    assert all(np.array_equal(turned[name], maps) for name, maps in together.items())
+
+
+def test_own_depth_maps_are_not_steadied() -> None:
+    own = replace(MAPS, estimator="folder", folder="anywhere")
+    as_they_are = made_maps(["one", "two"], replace(MAPS, steady=0.0))
+    for keep in (0.0, 0.9):
+        for name, maps in made_maps(["one", "two"], replace(own, steady=keep)).items():
+            np.testing.assert_array_equal(maps, as_they_are[name])
+
+
+# --- the figures of a network ---
+
+
+class Shown(NamedTuple):
+    """A frame with depth."""
+
+    rgb: np.ndarray
+    depth: np.ndarray
+    instances: None = None
+
+
+class Told:
+    """An estimator that gives the next of some inverse depths for every frame it is shown."""
+
+    def __init__(self, inverse: list[np.ndarray]) -> None:
+        self._left = list(inverse)
+
+    def log_depth(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [-np.log(self._left.pop(0)).astype(np.float32) for _ in frames]
+
+
+def static_changes(videos: dict[str, list[Shown]], inverse: list[np.ndarray], **changes: Any) -> dict[str, float]:
+    ids = [(name, f"{t:05d}") for name, frames in videos.items() for t in range(len(frames))]
+    told = cast(DepthEstimator, Told(inverse))
+    figures = judge(told, ids, lambda name, i: videos[name][int(i)], replace(JUDGED, **changes), seed=0)
+    assert figures["frames"] == len(ids)
+    return cast(dict[str, float], figures["static_change"])
+
+
+def test_static_change_by_hand() -> None:
+    """Five places in a row, one of them moving; twice the scale in the second frame, four times at the last place."""
+    rgb = np.full((1, 5, 3), 100, np.uint8)
+    before, after = np.full((1, 5), 2.0, np.float32), np.array([[2.0, 2.0, 2.0, 3.0, 2.0]], np.float32)
+    inverse = [np.array([row], np.float32) / 8 for row in ([1, 2, 3, 4, 5], [2, 4, 6, 8, 20])]
+    found = static_changes(
+        {"a": [Shown(rgb, before), Shown(rgb, after)]}, inverse, steady=0.5, percentile_low=0.0, percentile_high=100.0
+    )
+    # places 1, 2, 3 and 5 are at rest; a range from 1 to 20 for both frames
+    assert found["unsteadied"] == pytest.approx((1 + 2 + 3 + 15) / 19 / 4, abs=5e-4)
+    # from 1 to 5, then from 2 to 20: 0, 1/4, 2/4, 1 become 0, 2/18, 4/18, 1
+    assert found["per_frame"] == pytest.approx((5 / 36 + 10 / 36) / 4, abs=5e-4)
+    # half of the factor 2, as a logarithm, is taken back: the second frame by the root of 2, and 1 to 10 times that
+    root = math.sqrt(2)
+    steadied = ((root - 1) * (1 + 2 + 3) + 10 * root - 5) / (10 * root - 1) / 4
+    assert found["per_video"] == pytest.approx(steadied, abs=5e-4)
+
+
+def test_static_change_is_judged_video_by_video() -> None:
+    """On still frames steadying helps, by what it does to each video alone; a range of its own hides all of it."""
+    videos, inverse = {}, {}
+    for name, (refs, jittering_depths, _) in still_videos(11).items():
+        videos[name] = [Shown(ref.read(), np.full((24, 32), 2.0, np.float32)) for ref in refs]
+        inverse[name] = jittering_depths
+    both = static_changes(videos, inverse["one"] + inverse["two"])
+    assert both["per_video"] < 0.2 * both["unsteadied"]
+    assert both["per_frame"] < 1e-3
+    alone = [static_changes({name: videos[name]}, inverse[name]) for name in videos]
+    for way, change in both.items():
+        assert change == pytest.approx((alone[0][way] + alone[1][way]) / 2, abs=2e-6)
+    unsteady = static_changes(videos, inverse["one"] + inverse["two"], steady=0.0)
+    assert unsteady["per_video"] == unsteady["unsteadied"] == both["unsteadied"]

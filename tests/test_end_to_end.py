@@ -105,7 +105,14 @@ def test_the_chain_leaves_everything(clone: Path) -> None:
     assert sorted(len(list(sequence.iterdir())) for sequence in masks.iterdir()) == [6, 6, 6]
     for name in ("depth", "pretrain", "dstm"):
         assert (clone / "models" / "sample" / f"{name}.pt").is_file()
-    for name in ("depth.json", "pretrain.csv", "train.csv", "per_object.csv", "report/by_kind.csv"):
+    for name in (
+        "depth.json",
+        "pretrain.csv",
+        "train.csv",
+        "per_object.csv",
+        "report/by_kind.csv",
+        "report/depth_stability.json",
+    ):
         assert (clone / "metrics" / name).stat().st_size > 0
     assert list((clone / "metrics" / "report" / "pictures").iterdir())
     left = [path for path in (clone / ".scratch").rglob("*") if path.suffix in (".pt", ".zip", ".png")]

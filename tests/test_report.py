@@ -164,7 +164,13 @@ def test_stage_writes_the_same_bytes_twice(tmp_path: Path) -> None:
         report.run(source, depth, masks, per_object, tmp_path / name)
         written.append({p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")})
     assert written[0] == written[1]
-    assert {path.name for path in written[0]} == {"by_kind.csv", "best.jpg", "median.jpg", "worst.jpg"}
+    assert {path.name for path in written[0]} == {
+        "by_kind.csv",
+        "depth_stability.json",
+        "best.jpg",
+        "median.jpg",
+        "worst.jpg",
+    }
     rows = list(csv.DictReader(io.StringIO((tmp_path / "a" / "by_kind.csv").read_text())))
     assert [(row["kind"], row["J&F"], row["copy_first"]) for row in rows] == [
         ("all", "0.5667", "0.2000"),
@@ -186,6 +192,60 @@ def test_split_without_annotations_is_shown_unscored(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "by_kind.csv").read_text() == "kind,sequences,objects,J&F,J,F,copy_first\n"
     report.run(ToySource("car", annotated=1), depth, masks, per_object, tmp_path / "one")
     assert [p.name for p in (tmp_path / "one" / "pictures").iterdir()] == ["first.jpg"]
+
+
+class MovingSource(ToySource):
+    """In multi-000 the left half of the frame blinks; in lookalike-000 all of it does; in single-000 nothing does."""
+
+    def frame(self, video: Video, frame_id: str) -> NDArray[np.uint8]:
+        frame = super().frame(video, frame_id)
+        blinking = {"multi-000": 64, "lookalike-000": 128}.get(video.name, 0)
+        frame[:, :blinking] += np.uint8(40 * (int(frame_id) % 2))
+        return frame
+
+
+def write_depth(folder: Path, source: ToySource, left: list[float], right: list[float]) -> DepthMaps:
+    """Maps of one depth in each half, by frame."""
+    with ShardWriter(folder, 10**7) as shards:
+        for video in source.videos:
+            depth = [np.repeat([[a, b]], 64, axis=1).repeat(64, axis=0).astype(np.float32) for a, b in zip(left, right)]
+            shards.write_group([(f"{video.name}/{i}.png", encode_depth(d)) for i, d in zip(video.frames, depth)])
+    return DepthMaps(folder)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("scored", [True, False])
+def test_stability_of_depth(tmp_path: Path, workers: int, scored: bool) -> None:
+    source = MovingSource("single-000", "multi-000", "lookalike-000", annotated=4 if scored else 1)
+    lines = [f"{video.name},1,{video.kind},0.5,1,0,0.5,1,0,0.5,0.3" for video in source.videos] if scored else []
+    _, masks, per_object = write_inputs(tmp_path, source, lines)
+    # steps of 0.6, 0.6, 0.6 on the left, 0.3, 0, 0 on the right
+    depth = write_depth(tmp_path / "moving", source, [0.2, 0.8, 0.2, 0.8], [0.1, 0.4, 0.4, 0.4])
+    report.run(source, depth, masks, per_object, tmp_path / "report", workers)
+    figures = json.loads((tmp_path / "report" / "depth_stability.json").read_text())
+    # halves at rest in three pairs of frames: both of single (0.6 and 0.1 in the mean), the right one of multi (0.1)
+    assert figures == {
+        "static_change": pytest.approx((0.6 + 0.1 + 0.1) / 3, abs=2e-5),
+        "static_share": 0.5,
+        "by_kind": {
+            "single": pytest.approx(0.35, abs=2e-5),
+            "multi": pytest.approx(0.1, abs=2e-5),
+            "lookalike": None,
+        },
+    }
+
+
+def test_every_frame_needs_its_depth(tmp_path: Path) -> None:
+    """Also a frame that no picture shows, in a sequence that no picture shows."""
+    source = ToySource("ant", "boat", "car", "dog", annotated=1)  # shown: ant, car, dog
+    _, masks, per_object = write_inputs(tmp_path, source, [])
+    with ShardWriter(tmp_path / "lacking", 10**7) as shards:
+        for video in source.videos:
+            ids = [i for i in video.frames if (video.name, i) != ("boat", "00002")]
+            shards.write_group([(f"{video.name}/{i}.png", encode_depth(np.zeros((64, 128), np.float32))) for i in ids])
+    with pytest.raises(UserError, match=r"no depth map boat/00002\.png"):
+        report.run(source, DepthMaps(tmp_path / "lacking"), masks, per_object, tmp_path / "report")
+    assert not list((tmp_path / "report").iterdir())
 
 
 def test_nothing_partial_is_left(tmp_path: Path) -> None:

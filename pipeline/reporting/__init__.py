@@ -1,1 +1,1 @@
-"""Pictures and tables for the report stage, and the page `dvc plots show` draws them on."""
+"""Pictures, tables and the stability of depth for the report stage, and the page `dvc plots show` draws them on."""

@@ -1,0 +1,107 @@
+"""How steady depth maps are over time, told without true depth: how much they change where the picture is at rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_WIDEST = 256  # wider frames and maps are compared at this width: a pass over a set then costs little but decoding
+_STILL = 0.03  # mean change of the channels, of full scale, below which a place is taken to be at rest
+_KINDS = ("single", "multi", "lookalike")
+
+
+@dataclass(frozen=True)
+class Stability:
+    """What was counted over pairs of successive frames; sums of it count several videos.
+
+    Attributes:
+        change: sum, over the places at rest, of the absolute change of depth in [0, 1].
+        static: number of places at rest.
+        places: number of all places.
+    """
+
+    change: float = 0.0
+    static: int = 0
+    places: int = 0
+
+    def __add__(self, other: Stability) -> Stability:
+        return Stability(self.change + other.change, self.static + other.static, self.places + other.places)
+
+    @property
+    def static_change(self) -> float | None:
+        """Mean absolute change of depth over the places at rest, in [0, 1]; None where nothing is at rest."""
+        return self.change / self.static if self.static else None
+
+    @property
+    def static_share(self) -> float | None:
+        """Share of the places that are at rest, in [0, 1]; None where no frame follows another."""
+        return self.static / self.places if self.places else None
+
+
+def measure_video(frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> Stability:
+    """Compare each frame of a video with the next one.
+
+    A place is at rest where its colour changes by less than 3% of full scale (mean of the channels). That is told from
+    the picture alone, so some places pass whose depth does change: a plain surface that moves, a slow approach.
+
+    Args:
+        frames: uint8 H,W,3 RGB and float32 h,w depth in [0, 1] of each frame, in the order of time; two are held. Both
+            are averaged by area to the first frame's size, or to a width of 256 in its aspect where it is wider, which
+            also takes noise out of the comparison of colours.
+
+    Returns:
+        Sums over all pairs; nothing for a single frame.
+    """
+    found = Stability()
+    size: tuple[int, int] | None = None
+    before: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None
+    for rgb, depth in frames:
+        size = size or _compared_size(*rgb.shape[:2])
+        after = np.asarray(_fit(rgb, size), np.uint8), np.asarray(_fit(depth, size), np.float32)
+        if before is not None:
+            still = cv2.absdiff(before[0], after[0]).mean(2) < 255 * _STILL
+            change = np.abs(after[1] - before[1], dtype=np.float64)[still]
+            found += Stability(float(change.sum()), int(still.sum()), still.size)
+        before = after
+    return found
+
+
+def _compared_size(height: int, width: int) -> tuple[int, int]:
+    """Width and height, as OpenCV orders them, at which frames of this size are compared."""
+    if width <= _WIDEST:
+        return width, height
+    return _WIDEST, max(1, round(height * _WIDEST / width))
+
+
+def _fit(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    return image if image.shape[1::-1] == size else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def summarise_stability(found: Sequence[tuple[str, Stability]]) -> dict[str, Any]:
+    """Figures of a set.
+
+    Args:
+        found: kind of video and what was counted of it, for each video.
+
+    Returns:
+        `{"static_change", "static_share", "by_kind": {kind: static_change}}`: over all places of all videos, so that
+        long videos count for more; six decimals; None where nothing is at rest, or, for the share, where no frame
+        follows another. Of the kinds those that there are.
+    """
+    total = sum((one for _, one in found), Stability())
+    groups = {kind: [one for of, one in found if of == kind] for kind in _KINDS}
+    return {
+        "static_change": _rounded(total.static_change),
+        "static_share": _rounded(total.static_share),
+        "by_kind": {kind: _rounded(sum(group, Stability()).static_change) for kind, group in groups.items() if group},
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six decimals: enough for any comparison, and no noise of the last bits in a file kept in git."""
+    return None if value is None else round(value, 6)
