@@ -54,6 +54,7 @@ class Setting:
     memory_frames: int
     weights: Path | None
     watch: bool
+    cold: bool
 
 
 class FirstFrames:
@@ -127,7 +128,8 @@ def measure(setting: Setting, footage: Footage, mask: NDArray[np.uint8]) -> tupl
     depth = FrameDepth("constant", None, 2.0, 98.0, 0.0)
     segmenter = Segmenter(network, depth, InferSwitches(setting.tta), config, device)
     with tempfile.TemporaryDirectory() as out:
-        segment.run(segmenter, FirstFrames(footage, 3), {0: mask}, Path(out), False)  # warm up
+        if not setting.cold:
+            segment.run(segmenter, FirstFrames(footage, 3), {0: mask}, Path(out), False)
         start, start_cpu = time.perf_counter(), time.process_time()
         segment.run(segmenter, footage, {0: mask}, Path(out), False)
         seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
@@ -155,6 +157,7 @@ def main() -> None:
     parser.add_argument("--network", choices=("sample", "paper"), default="paper", help="profile of the network")
     parser.add_argument("--weights", type=Path, help="a D-STM checkpoint; it says what network it is")
     parser.add_argument("--watch", action="store_true", help="print speed and memory on the way")
+    parser.add_argument("--cold", action="store_true", help="time the first run in the process")
     parser.add_argument("--resnet", action="store_true", help="ResNet instead of ResNeSt")
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
     parser.add_argument("--memory-frames", type=int, default=0)
@@ -183,6 +186,7 @@ def main() -> None:
                     options.memory_frames,
                     options.weights,
                     options.watch,
+                    options.cold,
                 )
                 answers = context.Queue()
                 process = context.Process(target=_measure_into, args=(setting, source, options.length, mask, answers))

@@ -10,6 +10,7 @@ from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from pipeline.core.onednn import InferenceConv, arithmetic
+from pipeline.core.winograd import WinogradConv, suits
 from pipeline.dstm.decoder import ResidualBlock
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import PairAttention, Rectify, fuse
@@ -69,8 +70,8 @@ class Residual(nn.Module):
 
     def __init__(self, block: ResidualBlock, dtype: torch.dtype) -> None:
         super().__init__()
-        self.conv1 = InferenceConv(block.conv1, dtype, relu=True)
-        self.conv2 = InferenceConv(block.conv2, dtype)
+        self.conv1 = _convolution(block.conv1, dtype, relu=True)
+        self.conv2 = _convolution(block.conv2, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N,C,h,w to N,C,h,w."""
@@ -85,11 +86,16 @@ def _replace(module: nn.Module, dtype: torch.dtype) -> None:
         elif _is_plain(child):
             setattr(module, name, Block(cast(Bottleneck, child), dtype))
         elif isinstance(child, nn.Conv2d):
-            setattr(module, name, InferenceConv(child, dtype))
+            setattr(module, name, _convolution(child, dtype))
         else:
             _replace(child, dtype)
     if isinstance(module, nn.Sequential):
         _join(module)
+
+
+def _convolution(conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> InferenceConv | WinogradConv:
+    """The faster way to compute a convolution."""
+    return WinogradConv(conv, dtype, relu) if suits(conv, dtype) else InferenceConv(conv, dtype, relu)
 
 
 def _is_plain(module: nn.Module) -> bool:
