@@ -15,6 +15,7 @@ from pipeline.inference.config import InferConfig
 
 _PLANES = 9  # float32 planes of full size held for each object of a view while its masks are made
 _SMALLEST_CHUNK = 16
+_CPU_FEATURE = 2**24  # bytes of the largest feature up to which frames are encoded together on a CPU
 _FREE_SHARE = 0.8  # of what is free
 _MEMORY_SHARE = 0.75  # of what is left when a video can be segmented at all
 _MEMINFO = Path("/proc/meminfo")
@@ -69,8 +70,8 @@ def make_plan(network: DSTM, config: InferConfig, work: Work, device: torch.devi
 
     What cannot be made smaller comes first: masks of full size, one pass of one object, two remembered frames. Most of
     what is left goes to more remembered frames, as far as `memory_frames` wants them, and the rest is for more frames
-    and objects at a time and larger chunks. On a CPU objects pass one by one: that is fastest there, since the features
-    of several do not stay in the caches.
+    and objects at a time and larger chunks. On a CPU objects pass one by one, and frames together only where they are
+    small: that is fastest there, since larger features neither stay in the caches nor in memory that is used again.
 
     Args:
         network: its widths count.
@@ -111,6 +112,8 @@ def make_plan(network: DSTM, config: InferConfig, work: Work, device: torch.devi
         slots = min(slots, config.memory_frames)
     spare = budget - least - (slots - 2) * growth * slot
     lookahead = min(config.lookahead, 1 + int(spare / 3 / (one_pass / 2 + query)))
+    if device.type == "cpu":
+        lookahead = min(lookahead, max(1, int(_CPU_FEATURE / (largest * size * wide / 16))))
     passes = work.objects * work.views  # mirrored ones pass together with the others
     batch = 1 if device.type == "cpu" else min(passes, work.views + int(work.views * spare / 3 / one_pass))
     rows = 2 * _SMALLEST_CHUNK + spare / 3 / (max(1, batch / work.views) * row * places)
