@@ -336,6 +336,11 @@ def test_an_interruption_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.
     assert len(list(open_footage(str(tmp_path / "out" / "overlay.mp4")).shots())) == 5
 
 
+def heed_sigint() -> None:
+    """Undo what a shell does to commands it runs in the background, and the tests with them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_of_the_real_command(tmp_path: Path) -> None:
     """SIGINT as a terminal sends it: one line, code 130, every PNG whole, no leftovers, a video that plays."""
     net = save_network(tmp_path / "net.pt", make_network(depth=False))
@@ -350,6 +355,7 @@ def test_ctrl_c_of_the_real_command(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_sigint,
     )
     try:
         while process.poll() is None and len(list((tmp_path / "out").glob("*.png"))) < 10:
