@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.core import onednn
 from pipeline.core.errors import UserError
 from pipeline.dstm.network import DSTM
 from pipeline.inference.budget import Plan, Work, make_plan
@@ -68,6 +69,16 @@ def test_more_work_never_gives_more(gigabytes: float, more: dict[str, Any]) -> N
     plan, less_work = make_plan(network, config, replace(HD, **more), CUDA), make_plan(network, config, HD, CUDA)
     assert plan.slots < less_work.slots
     assert all(a <= b for a, b in zip(held(plan), held(less_work)))
+
+
+def test_bf16_counts_as_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the bytes of fp32 where bfloat16 is computed, all of them on a CPU that computes float32 instead."""
+    network = make_network()
+    fp32, bf16 = (replace(WANTED, precision=precision, memory_gb=3.0) for precision in ("fp32", "bf16"))
+    assert make_plan(network, bf16, HD, CUDA).slots > 1.5 * make_plan(network, fp32, HD, CUDA).slots
+    monkeypatch.setattr(onednn, "_BF16", False)
+    assert make_plan(network, bf16, HD, CPU) == make_plan(network, fp32, HD, CPU)
+    assert make_plan(network, bf16, HD, CUDA) != make_plan(network, fp32, HD, CUDA)
 
 
 def test_chunks_shrink_as_the_memory_grows() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from pipeline.core.errors import UserError
+from pipeline.core.onednn import arithmetic
 from pipeline.dstm.network import DSTM
 from pipeline.inference.config import InferConfig
 
@@ -83,16 +84,15 @@ def make_plan(network: DSTM, config: InferConfig, work: Work, device: torch.devi
     Raises:
         UserError: the budget is too small for the first and the previous frame.
     """
-    size = 2 if config.precision == "bf16" else 4
+    size = arithmetic(config.precision, device).itemsize
     pixels = [work.views * work.height * work.width * scale**2 for scale in work.scales]
     largest = max(pixels)
     stage4, _, _ = network.query_encoder.backbone.channels
     wide = max(stage4, network.config.decoder_channels)
     one_pass = largest * size * (6 * wide / 16 + network.query_encoder.backbone.stem_channels / 2)  # features in flight
     heads = (network.config.key_channels + network.config.value_channels) / network.config.stride**2
-    query = sum(pixels) * (
-        size * (wide / 16 + wide / 64 + heads) + 16
-    )  # what a frame that waits holds, itself included
+    # what a frame that waits holds: its features, and its own four planes
+    query = sum(pixels) * (size * (wide / 16 + wide / 64 + heads) + 16)
     masks = 4 * _PLANES * (work.objects + 1) * (sum(pixels) + work.height * work.width)
     places = largest / work.views / network.config.stride**2
     values = network.config.key_channels + network.config.value_channels + 2 * network.config.value_mask
