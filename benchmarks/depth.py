@@ -32,9 +32,9 @@ from pipeline.hourglass.batches import resize_rgb, to_tensor
 from pipeline.hourglass.checkpoint import PUBLISHED
 from pipeline.hourglass.config import DepthConfig, Precision
 from pipeline.hourglass.estimator import DepthEstimator
-from pipeline.hourglass.maps import FrameRef, depth_maps, estimated
 from pipeline.hourglass.network import Hourglass
 from pipeline.hourglass.normalise import invert, normalise, robust_range
+from pipeline.hourglass.write_maps import FrameRef, depth_maps, estimated
 
 HEIGHT, WIDTH = 480, 854
 BATCH = 4

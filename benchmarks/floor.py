@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.core.onednn import InferenceConv
+from pipeline.core.kernels.onednn import InferenceConv
 from pipeline.core.runtime import pick_device
 from pipeline.dstm.memory import Memory, read_memory
 from pipeline.dstm.network import DSTM, Query
@@ -115,7 +115,7 @@ def parts_of(
 
 
 def _bank(x: Tensor, slots: int, last: bool) -> Tensor:
-    """B,K,C,h,w repeated to B,K,C,T,h,w, lying in memory as `pipeline.inference.bank` keeps it."""
+    """B,K,C,h,w repeated to B,K,C,T,h,w, lying in memory as `pipeline.inference.memory_bank` keeps it."""
     repeated = x[:, :, :, None].expand(-1, -1, -1, slots, -1, -1)
     return repeated.permute(0, 1, 3, 4, 5, 2).contiguous().permute(0, 1, 5, 2, 3, 4) if last else repeated.contiguous()
 

@@ -36,8 +36,8 @@ from pipeline.core.images import encode_jpeg
 from pipeline.core.runtime import pick_device
 from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
+from pipeline.footage.footage import Footage, Shot, open_footage
 from pipeline.inference.config import InferSwitches
-from pipeline.inference.footage import Footage, Shot, open_footage
 from pipeline.inference.segmenter import FrameDepth, Segmenter
 from pipeline.settings import load_settings
 

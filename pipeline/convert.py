@@ -17,7 +17,7 @@ from pipeline.core.runtime import log, run_main
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import to_plain
 from pipeline.hourglass.checkpoint import read_published, save_hourglass
-from pipeline.published import stm
+from pipeline.pretrained import stm
 
 
 def convert_mannequin(source: Path, target: Path) -> None:

@@ -29,7 +29,7 @@ from pipeline.core.files import output_folder
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, progress, run_main, scratch_lock
 from pipeline.datasets.davis import open_davis
-from pipeline.datasets.locate import list_archives
+from pipeline.datasets.find_archives import list_archives
 from pipeline.datasets.simulated import open_simulated
 from pipeline.datasets.splits import SUBMITTED, open_split
 from pipeline.datasets.video import VideoSource
@@ -37,8 +37,8 @@ from pipeline.datasets.youtubevos import open_youtubevos
 from pipeline.hourglass.checkpoint import load_hourglass
 from pipeline.hourglass.config import DepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
-from pipeline.hourglass.folder import DepthFolder
-from pipeline.hourglass.maps import FrameRef, InverseDepth, depth_maps, estimated
+from pipeline.hourglass.external_maps import DepthFolder
+from pipeline.hourglass.write_maps import FrameRef, InverseDepth, depth_maps, estimated
 from pipeline.settings import load_settings
 from pipeline.sources.local import resolve
 

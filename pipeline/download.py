@@ -4,7 +4,7 @@ A source is the embedded sample, the publisher's URL, a path or any other URL (`
 interrupted at any time and go on at the next run. A file that changes under the same path or URL is not noticed by DVC:
 `dvc repro -f download@<dataset>` looks again.
 
-Reads: data/${profile}/published/${item}
+Reads: data/${profile}/embedded/${item}
 Writes: data/${profile}/raw/${item}
 Params: profiles.${profile}.data.${item}
 Run: python -m pipeline.download davis
@@ -225,7 +225,7 @@ def main() -> None:
         dataset,
         settings.profile_params.data,
         f"profiles.{settings.profile}.data",
-        layout.published(dataset),
+        layout.embedded(dataset),
         layout.raw(dataset),
         layout.scratch("download"),
     )

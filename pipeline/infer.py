@@ -42,10 +42,10 @@ from pipeline.datasets.splits import SUBMITTED, dataset_of, open_split
 from pipeline.datasets.video import Video, VideoSource
 from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
-from pipeline.inference.ahead import WriteBehind, read_ahead
 from pipeline.inference.config import InferConfig, InferSwitches
-from pipeline.inference.multiscale import Frame, propagate
 from pipeline.inference.prepared import prepare
+from pipeline.inference.propagate import Frame, propagate
+from pipeline.inference.threads import WriteBehind, read_ahead
 from pipeline.scoring.results import Results
 from pipeline.scoring.submission import Server, write_submission
 from pipeline.settings import load_settings

@@ -5,7 +5,7 @@ on published data (`world.render: false`) the folders hold an empty manifest, an
 the sample holds is scored.
 
 Reads: nothing
-Writes: data/${profile}/published
+Writes: data/${profile}/embedded
 Params: profiles.${profile}.world
 Run: python -m pipeline.render
 """
@@ -19,9 +19,9 @@ from pipeline.core.files import output_folder, write_json
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import log, run_main
 from pipeline.sample.config import WorldConfig
+from pipeline.sample.process_pool import WorkerPool
 from pipeline.sample.stills import write_coco, write_msra10k, write_voc
 from pipeline.sample.videos import write_davis, write_mannequin, write_youtubevos
-from pipeline.sample.workers import Crew
 
 DATASETS = ("davis", "youtubevos", "msra10k", "coco", "voc", "mannequin", "challenge")
 
@@ -46,14 +46,14 @@ def run(world: WorldConfig, published: Path, workers: int) -> None:
 
 
 def _render(world: WorldConfig, folder: Path, workers: int) -> None:
-    with Crew(workers) as crew:
-        write_davis(world, folder / "davis" / "DAVIS-2017-trainval-480p.zip", crew)
-        write_youtubevos(world, folder / "youtubevos" / "train.zip", crew)
-        write_msra10k(world, folder / "msra10k" / "MSRA10K_Imgs_GT.zip", crew)
+    with WorkerPool(workers) as pool:
+        write_davis(world, folder / "davis" / "DAVIS-2017-trainval-480p.zip", pool)
+        write_youtubevos(world, folder / "youtubevos" / "train.zip", pool)
+        write_msra10k(world, folder / "msra10k" / "MSRA10K_Imgs_GT.zip", pool)
         coco = folder / "coco"
-        write_coco(world, coco / "train2017.zip", coco / "annotations_trainval2017.zip", crew)
-        write_voc(world, folder / "voc" / "VOCtrainval_11-May-2012.tar", crew)
-        write_mannequin(world, folder / "mannequin" / "mannequin.zip", crew)
+        write_coco(world, coco / "train2017.zip", coco / "annotations_trainval2017.zip", pool)
+        write_voc(world, folder / "voc" / "VOCtrainval_11-May-2012.tar", pool)
+        write_mannequin(world, folder / "mannequin" / "mannequin.zip", pool)
 
 
 def _describe(path: Path) -> dict[str, str | int]:
@@ -69,7 +69,7 @@ def main() -> None:
 
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
-    run(settings.profile_params.world, layout.published("davis").parent, settings.runtime.workers)
+    run(settings.profile_params.world, layout.embedded("davis").parent, settings.runtime.workers)
 
 
 if __name__ == "__main__":

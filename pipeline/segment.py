@@ -35,15 +35,15 @@ from pipeline.core.images import encode_mask
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import log, pick_device, progress, run_main
 from pipeline.dstm.checkpoint import load_dstm
+from pipeline.footage.drawn_masks import parse_masks, read_masks
+from pipeline.footage.footage import Footage, Shot, open_footage
+from pipeline.footage.input_checks import OVERLAY, check_masks, check_output, make_folder
+from pipeline.footage.overlay import OverlayVideo
 from pipeline.hourglass.checkpoint import load_hourglass
 from pipeline.hourglass.estimator import DepthEstimator
-from pipeline.inference.ahead import WriteBehind, prefetch
 from pipeline.inference.config import InferSwitches
-from pipeline.inference.drawn_masks import parse_masks, read_masks
-from pipeline.inference.fit import OVERLAY, check_masks, check_output, make_folder
-from pipeline.inference.footage import Footage, Shot, open_footage
-from pipeline.inference.overlay import OverlayVideo
 from pipeline.inference.segmenter import FrameDepth, Segmenter
+from pipeline.inference.threads import WriteBehind, prefetch
 from pipeline.settings import Settings, load_settings
 
 T = TypeVar("T")

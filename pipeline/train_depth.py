@@ -22,15 +22,15 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import write_json
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import digest, log, pick_device, run_main, scratch_lock, seed_everything
-from pipeline.datasets.locate import list_archives
+from pipeline.datasets.find_archives import list_archives
 from pipeline.datasets.rgbd import RgbdSource, open_rgbd
 from pipeline.hourglass.batches import DepthSample, augment, epoch_batches
 from pipeline.hourglass.checkpoint import read_any, save_hourglass
 from pipeline.hourglass.config import HourglassConfig, TrainDepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
-from pipeline.hourglass.fitting import DepthFitter
-from pipeline.hourglass.judge import judge
 from pipeline.hourglass.network import Hourglass
+from pipeline.hourglass.trainer import DepthFitter
+from pipeline.hourglass.validation import judge
 from pipeline.settings import load_settings
 from pipeline.sources.checksums import Ledger
 from pipeline.sources.fetch import fetch
@@ -54,7 +54,7 @@ def run(
         config: How it is trained, or where it comes from.
         raw: Folder of the frames with depth; it may hold none where there is a checkpoint.
         model_path: The checkpoint to write.
-        metrics_path: The JSON of figures to write; what it holds is told at `pipeline.hourglass.judge.judge`.
+        metrics_path: The JSON of figures to write; what it holds is told at `pipeline.hourglass.validation.judge`.
         scratch: Folder for the state of a training under way and for downloads.
         device: Where to compute.
         workers: Threads that read frames.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_archives import Toy, davis_files, make_toy, write_zip
+from tests.support.tiny_archives import Toy, davis_files, make_toy, write_zip
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.core import onednn
 from pipeline.core.errors import UserError
+from pipeline.core.kernels import onednn
 from pipeline.dstm.network import DSTM
 from pipeline.inference.budget import Plan, Work, make_plan
 from pipeline.inference.config import InferConfig
-from tests.toy_inference import CONFIG, CPU, PLAIN, TTA, labels, make_network, video
+from tests.support.toy_inference import CONFIG, CPU, PLAIN, TTA, labels, make_network, video
 
 CUDA = torch.device("cuda")
 HD = Work(height=1080, width=1920, objects=3, scales=(1.0,), views=1)

@@ -22,8 +22,16 @@ from pipeline.datasets.splits import dataset_of, open_split
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import to_plain
 from pipeline.sources.config import CocoSource, DataConfig
-from tests.tiny_archives import Toy, davis_files, make_toy, write_depth, write_folder, write_zip, youtubevos_files
-from tests.toy_inference import CONFIG, CPU, PLAIN, make_network
+from tests.support.tiny_archives import (
+    Toy,
+    davis_files,
+    make_toy,
+    write_depth,
+    write_folder,
+    write_zip,
+    youtubevos_files,
+)
+from tests.support.toy_inference import CONFIG, CPU, PLAIN, make_network
 
 NONE = DataConfig("none", "none", "none", CocoSource("none", "none"), "none", "none", "none")
 VIDEOS = {"bear": make_toy(6, 1, 40, 56), "dogs": make_toy(11, 2, 40, 56)}

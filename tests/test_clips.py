@@ -19,7 +19,7 @@ from pipeline.datasets.depth_input import open_depth_input
 from pipeline.datasets.simulated import open_simulated
 from pipeline.datasets.video import Video
 from pipeline.datasets.youtubevos import open_youtubevos
-from tests.tiny_archives import (
+from tests.support.tiny_archives import (
     Toy,
     davis_files,
     make_toy,

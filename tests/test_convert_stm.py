@@ -22,7 +22,7 @@ from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import fuse
 from pipeline.inference.prepared import prepare
-from pipeline.published.stm import rename
+from pipeline.pretrained.stm import rename
 
 # What the released model gave for the weights, frames and masks that are made here (source and commit in the file).
 RELEASED = json.loads((Path(__file__).parent / "fixtures" / "stm.json").read_text())

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.core.images import encode_jpeg, encode_mask
+from pipeline.core.images import encode_jpeg, encode_mask, object_ids
 from pipeline.datasets.davis import open_davis
-from pipeline.datasets.video import Video, object_ids
-from tests.tiny_archives import Toy, davis_files, make_toy, write_folder, write_tar, write_zip
+from pipeline.datasets.video import Video
+from tests.support.tiny_archives import Toy, davis_files, make_toy, write_folder, write_tar, write_zip
 
 NAME = "DAVIS-2017-trainval-480p.zip"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.scoring.bits import pack_object, pad_to_words
 from pipeline.scoring.boundary import boundary_f, boundary_f_of_bits, boundary_radius
 from pipeline.scoring.davis import score_davis
 from pipeline.scoring.jaccard import jaccard
+from pipeline.scoring.packed_masks import pack_object, pad_to_words
 from pipeline.scoring.sequence import ObjectScore
 from pipeline.scoring.statistics import frame_statistics
 from pipeline.scoring.summary import by_sequence, per_object_csv, summarise, table

@@ -22,8 +22,8 @@ from pipeline.core.images import decode_depth, encode_jpeg, encode_mask
 from pipeline.hourglass.batches import input_sides
 from pipeline.hourglass.checkpoint import save_hourglass
 from pipeline.hourglass.config import DepthConfig, HourglassConfig
-from pipeline.hourglass.maps import FrameRef, InverseDepth
 from pipeline.hourglass.network import Hourglass
+from pipeline.hourglass.write_maps import FrameRef, InverseDepth
 
 CONFIG = DepthConfig(
     estimator="hourglass",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.datasets.depth_input import DepthInput, DepthKind, open_depth_input
 from pipeline.datasets.video import Video
-from tests.tiny_archives import Toy, make_toy, write_depth
+from tests.support.tiny_archives import Toy, make_toy, write_depth
 
 A, B = make_toy(4, 1), make_toy(3, 2, 24, 32)
 VIDEOS = tuple(

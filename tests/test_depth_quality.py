@@ -14,11 +14,11 @@ import pytest
 from pipeline.core.images import decode_depth
 from pipeline.hourglass.config import DepthConfig, DepthValidationConfig
 from pipeline.hourglass.estimator import DepthEstimator
-from pipeline.hourglass.judge import judge
-from pipeline.hourglass.maps import FrameRef, depth_maps
 from pipeline.hourglass.normalise import DepthRange, invert, normalise, robust_range
 from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
-from pipeline.hourglass.steady import Steadier
+from pipeline.hourglass.scale_smoothing import Steadier
+from pipeline.hourglass.validation import judge
+from pipeline.hourglass.write_maps import FrameRef, depth_maps
 
 MAPS = DepthConfig(
     estimator="hourglass",

@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipeline.core.errors import UserError
 from pipeline.core.images import DAVIS_PALETTE, VOID, encode_mask
-from pipeline.inference.drawn_masks import parse_masks, read_mask, read_masks
-from tests.tiny_archives import make_toy
+from pipeline.footage.drawn_masks import parse_masks, read_mask, read_masks
+from tests.support.tiny_archives import make_toy
 
 IDS = make_toy(1, 3).masks[0]  # ids 1 to 3 on background
 # colours of the first ids by the rule of VOC: the low bits of the id are the high bits of red, green and blue

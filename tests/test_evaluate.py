@@ -14,7 +14,7 @@ from pipeline.core.archives import open_archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, encode_mask
 from pipeline.evaluate import parse_arguments, run
-from tests.tiny_archives import davis_files, make_toy, write_folder, write_zip, youtubevos_files
+from tests.support.tiny_archives import davis_files, make_toy, write_folder, write_zip, youtubevos_files
 
 VIDEOS = {"bear": make_toy(6, 1), "dogs": make_toy(5, 2)}
 

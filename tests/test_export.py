@@ -25,8 +25,8 @@ from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import fuse
 from pipeline.tracing.graph import OPSETS, PACKAGES, compare, to_onnx
-from tests.tiny_archives import Toy, make_toy
-from tests.toy_inference import NETWORK, frames_of, labels, one_hot
+from tests.support.tiny_archives import Toy, make_toy
+from tests.support.toy_inference import NETWORK, frames_of, labels, one_hot
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS: dict[str, tuple[Switches, NetworkConfig]] = {

@@ -12,9 +12,9 @@ from PIL import Image
 
 from pipeline.core.errors import UserError
 from pipeline.core.images import encode_jpeg, encode_png
-from pipeline.inference.footage import ImageFootage, VideoFootage, open_footage
-from tests.tiny_archives import make_toy
-from tests.tiny_footage import counted, number_of, write_frames, write_video
+from pipeline.footage.footage import ImageFootage, VideoFootage, open_footage
+from tests.support.tiny_archives import make_toy
+from tests.support.tiny_footage import counted, number_of, write_frames, write_video
 
 RGB = make_toy(1, 2, 40, 56).frames[0]
 

@@ -15,7 +15,7 @@ from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import fuse
 from pipeline.inference.prepared import Block, Residual, prepare
-from tests.toy_inference import NETWORK
+from tests.support.toy_inference import NETWORK
 
 
 @torch.inference_mode()

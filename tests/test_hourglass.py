@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from pipeline.convert import convert_mannequin
 from pipeline.core.errors import UserError
+from pipeline.core.kernels.relu import rectify
 from pipeline.hourglass.checkpoint import PUBLISHED, load_hourglass, read_any, read_published, save_hourglass
 from pipeline.hourglass.config import HourglassConfig
 from pipeline.hourglass.fused import FusedHourglass, fold
 from pipeline.hourglass.network import KINDS, Hourglass, Inception
-from pipeline.hourglass.rectify import rectify
 
 # What the network of google/mannequinchallenge (commit in the file) gave for the weights and frames of `noise`.
 PUBLISHED_VALUES = json.loads((Path(__file__).parent / "fixtures" / "hourglass.json").read_text())

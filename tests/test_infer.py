@@ -19,13 +19,13 @@ from pipeline import infer
 from pipeline.core.checkpoint import save_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.images import DAVIS_PALETTE, decode_mask, decode_rgb, encode_jpeg
-from pipeline.core.onednn import arithmetic
+from pipeline.core.kernels.onednn import arithmetic
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import to_plain
-from pipeline.inference.ahead import WriteBehind, read_ahead
-from pipeline.inference.multiscale import Frame
-from tests.tiny_archives import Toy, davis_files, make_toy, write_depth, write_zip
-from tests.toy_inference import CONFIG, CPU, PLAIN, TTA, labels, make_network
+from pipeline.inference.propagate import Frame
+from pipeline.inference.threads import WriteBehind, read_ahead
+from tests.support.tiny_archives import Toy, davis_files, make_toy, write_depth, write_zip
+from tests.support.toy_inference import CONFIG, CPU, PLAIN, TTA, labels, make_network
 
 VIDEOS = {"one": make_toy(5, 1, 40, 56), "two": make_toy(4, 2, 45, 61), "three": make_toy(3, 3, 40, 56)}
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from pipeline.scoring.bits import count, pack_object, pad_to_words
 from pipeline.scoring.jaccard import jaccard
+from pipeline.scoring.packed_masks import count, pack_object, pad_to_words
 from pipeline.scoring.statistics import frame_statistics, mean_statistics
 
 

@@ -15,7 +15,7 @@ from pipeline.dstm.network import Unrolled
 from pipeline.training.config import LossSwitches
 from pipeline.training.losses import Objective, carried_cross_entropy, cross_entropy
 from pipeline.training.lovasz import lovasz_softmax
-from tests.toy_training import TRAINING
+from tests.support.toy_training import TRAINING
 
 
 def jaccard_loss(mispredicted: set[int], truth: set[int]) -> float:

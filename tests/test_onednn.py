@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.core import onednn
-from pipeline.core.onednn import InferenceConv, product
+from pipeline.core.kernels import onednn
+from pipeline.core.kernels.onednn import InferenceConv, product
 
 SHAPES = [
     nn.Conv2d(16, 8, 3, padding=1),

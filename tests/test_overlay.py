@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.core.images import overlay
-from pipeline.inference.overlay import OverlayVideo
-from tests.tiny_archives import Toy, make_toy
+from pipeline.footage.overlay import OverlayVideo
+from tests.support.tiny_archives import Toy, make_toy
 
 
 def write(path: Path, toy: Toy, times: list[float]) -> Path:

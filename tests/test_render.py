@@ -11,7 +11,7 @@ import pytest
 from pipeline import render
 from pipeline.core.errors import UserError
 from pipeline.sample.config import StillCounts
-from tests.toy_world import NONE, TOY
+from tests.support.toy_world import NONE, TOY
 
 SMALL = replace(
     TOY,
@@ -28,8 +28,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_bytes_depend_neither_on_the_run_nor_on_the_workers(tmp_path: Path) -> None:
     render.run(SMALL, tmp_path / "alone", workers=1)
-    render.run(SMALL, tmp_path / "crew", workers=2)
-    assert contents(tmp_path / "alone") == contents(tmp_path / "crew")
+    render.run(SMALL, tmp_path / "pool", workers=2)
+    assert contents(tmp_path / "alone") == contents(tmp_path / "pool")
 
 
 def test_another_seed_gives_another_world(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.images import encode_jpeg, encode_mask
 from pipeline.datasets.rgbd import held_out, open_rgbd
 from pipeline.hourglass.checkpoint import load_hourglass
+from tests.support.tiny_archives import make_toy, write_folder, write_tar, write_zip
 from tests.test_download import NONE, WHERE
 from tests.test_train_depth import CONFIG, NETWORK
-from tests.tiny_archives import make_toy, write_folder, write_tar, write_zip
 
 Arrays = dict[str, NDArray[Any]]
 

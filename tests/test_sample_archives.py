@@ -17,7 +17,7 @@ from pipeline import render
 from pipeline.core.archives import Archive, open_archive
 from pipeline.core.images import DAVIS_PALETTE
 from pipeline.sample.stills import outline_polygons, run_lengths, with_void_border
-from tests.toy_world import TOY
+from tests.support.toy_world import TOY
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,16 @@ import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.core.params import build
-from pipeline.sample.casting import Request, draw_actors
+from pipeline.sample.actors import Request, draw_actors
 from pipeline.sample.config import Kind, KindCounts, WorldConfig
 from pipeline.sample.cutout import visible
 from pipeline.sample.footage import Footage, film, numbered, scene_rng
 from pipeline.sample.outlines import FAMILIES, draw_outline
-from pipeline.sample.painter import Painter
+from pipeline.sample.renderer import Renderer
 from pipeline.sample.scene import Scene
 from pipeline.sample.scenery import draw_camera, draw_scenery
 from pipeline.sample.textures import ground_texture, noise
-from tests.toy_world import WORLD, world_section
+from tests.support.toy_world import WORLD, world_section
 
 TIMES = [0.0, 6.0, 12.0, 18.0, 23.0]
 
@@ -114,7 +114,7 @@ def test_ids_agree_with_depth() -> None:
             nearest = np.full(picture.ids.shape, np.inf)
             expected = np.zeros(picture.ids.shape, np.uint8)
             for actor in footage.scene.actors:
-                alone = Painter(replace(footage.scene, actors=(replace(actor, label=9),))).paint(time).ids == 9
+                alone = Renderer(replace(footage.scene, actors=(replace(actor, label=9),))).paint(time).ids == 9
                 overlap += int((alone & np.isfinite(nearest)).sum())
                 closer = alone & (actor.depth(time) < nearest)
                 nearest[closer], expected[closer] = actor.depth(time), actor.label
@@ -139,7 +139,7 @@ def test_feet_stand_on_the_ground_at_their_depth() -> None:
         footage = shoot("single", index)
         (actor,) = (actor for actor in footage.scene.actors if actor.label)
         for time in TIMES:
-            ids = Painter(replace(footage.scene, actors=(actor,))).paint(time).ids
+            ids = Renderer(replace(footage.scene, actors=(actor,))).paint(time).ids
             lowest = np.flatnonzero((ids == 1).any(axis=1))[-1]
             assert abs(lowest + 1 - footage.scene.camera.foot_row(actor.depth(time))) < 2
 
@@ -184,7 +184,7 @@ def test_far_things_are_hazed() -> None:
     saturation = []
     for depth in (1.1, 2.5):
         still = replace(scene.actors[0].log_depth, centre=np.log(depth), amplitude=0.0)
-        picture = Painter(replace(scene, actors=(replace(scene.actors[0], log_depth=still),))).paint(0.0)
+        picture = Renderer(replace(scene, actors=(replace(scene.actors[0], log_depth=still),))).paint(0.0)
         saturation.append(cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2HSV)[..., 1][picture.ids == 1].mean())
     assert saturation[1] < 0.9 * saturation[0]
 
@@ -192,7 +192,7 @@ def test_far_things_are_hazed() -> None:
 def test_the_backdrop_moves_less_than_the_ground() -> None:
     scene = bare_scene(replace(WORLD, gentle=replace(WORLD.gentle, noise=0.0)), 0)
     bare = replace(scene, actors=())
-    early, late = Painter(bare).paint(0.0).rgb, Painter(bare).paint(20.0).rgb
+    early, late = Renderer(bare).paint(0.0).rgb, Renderer(bare).paint(20.0).rgb
     horizon = int(scene.camera.horizon)
     change = np.abs(early.astype(int) - late).mean(axis=(1, 2))
     assert change[-30:].mean() > 2 * change[: horizon - 2].mean()

@@ -10,7 +10,7 @@ import pytest
 from pipeline.core.errors import UserError
 from pipeline.core.images import encode_mask
 from pipeline.score import run
-from tests.tiny_archives import Toy, davis_files, make_toy, write_folder, write_zip
+from tests.support.tiny_archives import Toy, davis_files, make_toy, write_folder, write_zip
 
 VIDEOS = {"single-000": make_toy(6, 1), "multi-000": make_toy(5, 2), "lookalike-000": make_toy(5, 2)}
 

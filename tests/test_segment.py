@@ -23,17 +23,17 @@ from numpy.typing import NDArray
 from pipeline import segment
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, encode_png
+from pipeline.footage.footage import Shot, open_footage
+from pipeline.footage.input_checks import check_output
 from pipeline.hourglass.checkpoint import save_hourglass
 from pipeline.hourglass.config import HourglassConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
 from pipeline.hourglass.normalise import DepthRange
-from pipeline.inference.fit import check_output
-from pipeline.inference.footage import Shot, open_footage
 from pipeline.inference.segmenter import FrameDepth, Segmenter
-from tests.tiny_archives import make_toy
-from tests.tiny_footage import counted, damaged, number_of, save_network, write_frames, write_mask, write_video
-from tests.toy_inference import CONFIG, CPU, PLAIN, make_network, video
+from tests.support.tiny_archives import make_toy
+from tests.support.tiny_footage import counted, damaged, number_of, save_network, write_frames, write_mask, write_video
+from tests.support.toy_inference import CONFIG, CPU, PLAIN, make_network, video
 
 ROOT = Path(__file__).resolve().parents[1]
 HOURGLASS = HourglassConfig(width=0.25, stem_stride=2, input_height=32, input_width=64)

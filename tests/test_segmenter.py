@@ -20,8 +20,8 @@ from pipeline.hourglass.config import HourglassConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
 from pipeline.inference.segmenter import FrameDepth, Segmenter
-from tests.tiny_archives import make_toy
-from tests.toy_inference import CONFIG, CPU, PLAIN, labels, make_network, video
+from tests.support.tiny_archives import make_toy
+from tests.support.toy_inference import CONFIG, CPU, PLAIN, labels, make_network, video
 
 Rgb = NDArray[np.uint8]
 HOURGLASS = HourglassConfig(width=0.25, stem_stride=2, input_height=32, input_width=64)

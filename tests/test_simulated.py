@@ -9,7 +9,7 @@ from pipeline.core.archives import ZipWriter
 from pipeline.core.errors import UserError
 from pipeline.datasets.depth_maps import DepthMaps
 from pipeline.datasets.simulated import open_simulated
-from tests.tiny_archives import make_toy, write_depth, write_simulated
+from tests.support.tiny_archives import make_toy, write_depth, write_simulated
 
 
 def test_clips_over_several_shards(tmp_path: Path) -> None:

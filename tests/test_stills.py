@@ -18,7 +18,7 @@ from pipeline.core.images import encode_jpeg, encode_mask
 from pipeline.datasets.coco import open_coco
 from pipeline.datasets.msra10k import open_msra10k
 from pipeline.datasets.voc import open_voc
-from tests.tiny_archives import make_toy, write_folder, write_tar, write_zip
+from tests.support.tiny_archives import make_toy, write_folder, write_tar, write_zip
 
 # pycocotools 2.0.11 hands numpy 2 arrays in an old way
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

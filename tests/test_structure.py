@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pipeline").rglob("*.py"))
-UPPER, STAGES = ("training", "inference", "published"), "stages and commands"
+UPPER, STAGES = ("training", "inference", "pretrained"), "stages and commands"
 
 
 def room(parts: tuple[str, ...]) -> str:

@@ -16,7 +16,7 @@ from pipeline.scoring.indexed_png import colour_type, decode_indexed
 from pipeline.scoring.results import Results
 from pipeline.scoring.sequence import scorable
 from pipeline.scoring.submission import check, wanted_masks, write_submission
-from tests.tiny_archives import Toy, davis_files, make_toy, write_folder, write_zip, youtubevos_files
+from tests.support.tiny_archives import Toy, davis_files, make_toy, write_folder, write_zip, youtubevos_files
 
 VIDEOS = {"bear": make_toy(4, 1), "dogs": make_toy(5, 2)}
 

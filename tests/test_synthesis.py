@@ -15,7 +15,7 @@ from pipeline.synthesis.compose import paste_colours, paste_labels
 from pipeline.synthesis.config import SynthesisConfig
 from pipeline.synthesis.layers import Layer, cover, cut_out, frame_shape
 from pipeline.synthesis.simulate import HIDDEN, TINY, UNUSABLE, Clip, count_clips, simulate
-from tests.fake_stills import CONFIG, GREEN, RED, FakeStills, Found, disc, make_stills
+from tests.support.fake_stills import CONFIG, GREEN, RED, FakeStills, Found, disc, make_stills
 
 
 def clips_of(stills: FakeStills, config: SynthesisConfig, n: int) -> list[Clip]:

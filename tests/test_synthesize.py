@@ -23,7 +23,7 @@ from pipeline.core.images import decode_rgb, encode_jpeg
 from pipeline.datasets.simulated import open_simulated
 from pipeline.synthesis.config import SynthesisConfig
 from pipeline.synthesis.simulate import HIDDEN, TINY, UNUSABLE, Skipped, simulate
-from tests.fake_stills import CONFIG, FakeStills, Found, make_stills
+from tests.support.fake_stills import CONFIG, FakeStills, Found, make_stills
 
 SHARDED = replace(CONFIG, n_clips=10, clips_per_shard=3)
 

@@ -14,7 +14,7 @@ import torch
 from pipeline.core.archives import ZipWriter
 from pipeline.core.errors import UserError
 from pipeline.core.images import encode_jpeg
-from pipeline.hourglass import fitting
+from pipeline.hourglass import trainer
 from pipeline.hourglass.batches import augment, epoch_batches, input_sides
 from pipeline.hourglass.checkpoint import PUBLISHED, load_hourglass
 from pipeline.hourglass.config import (
@@ -111,7 +111,7 @@ def test_goes_on_after_a_kill_with_the_same_result(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = train(raw, tmp_path / "whole")
-    save, calls = fitting.save_checkpoint, []
+    save, calls = trainer.save_checkpoint, []
 
     def killed(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
@@ -120,7 +120,7 @@ def test_goes_on_after_a_kill_with_the_same_result(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "save_checkpoint", killed)
+        patch.setattr(trainer, "save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):
             train(raw, tmp_path / "cut")
     assert not (tmp_path / "cut" / "depth.pt").exists()
@@ -130,7 +130,7 @@ def test_goes_on_after_a_kill_with_the_same_result(
 
     with monkeypatch.context() as patch:
         calls.clear()
-        patch.setattr(fitting, "save_checkpoint", killed)
+        patch.setattr(trainer, "save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):
             train(raw, tmp_path / "other")
     train(raw, tmp_path / "other", replace(CONFIG, lr=1e-3))
@@ -144,9 +144,9 @@ def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_p
         torch.manual_seed(0)
         model = Hourglass(NETWORK)
         config = replace(CONFIG, optimizer="adam", replicas=replicas, batch=2 * repeat, epochs=1, warmup_steps=0)
-        half = fitting.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1)
-        batch = fitting.DepthBatch(half.frames.repeat(repeat, 1, 1, 1), half.depth.repeat(repeat, 1, 1))
-        fitting.DepthFitter(model, config, 1).run(lambda epoch, b=batch: iter([b]))  # type: ignore[misc]
+        half = trainer.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1)
+        batch = trainer.DepthBatch(half.frames.repeat(repeat, 1, 1, 1), half.depth.repeat(repeat, 1, 1))
+        trainer.DepthFitter(model, config, 1).run(lambda epoch, b=batch: iter([b]))  # type: ignore[misc]
         steps.append(model.state_dict())
     for name, value in steps[0].items():
         torch.testing.assert_close(steps[1][name], value, atol=1e-6, rtol=1e-5)
@@ -154,7 +154,7 @@ def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_p
 
 def test_schedules() -> None:
     def factors(config: TrainDepthConfig, steps: list[int]) -> list[float]:
-        fitter = fitting.DepthFitter(Hourglass(NETWORK), config, steps_per_epoch=10)
+        fitter = trainer.DepthFitter(Hourglass(NETWORK), config, steps_per_epoch=10)
         return [fitter.rate_factor(step) for step in steps]
 
     published = replace(CONFIG, schedule="halve", halve_every=8, warmup_steps=0)

@@ -24,9 +24,9 @@ from pipeline.training.curriculum import learning_rate, max_skip
 from pipeline.training.loop import fit, one_hot
 from pipeline.training.losses import Objective
 from pipeline.training.stage import Job, make_network, run_job
+from tests.support.tiny_archives import Toy
+from tests.support.toy_training import TRAINING, toy_source
 from tests.test_network import ALL_ON, TINY
-from tests.tiny_archives import Toy
-from tests.toy_training import TRAINING, toy_source
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1)
@@ -156,7 +156,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     results = []
     for name, launcher in (("one", []), ("two", torchrun)):
         out = tmp_path / f"{name}.json"
-        command = [sys.executable, *launcher, "-m", "tests.train_toy", str(out)]
+        command = [sys.executable, *launcher, "-m", "tests.support.train_toy", str(out)]
         subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
         results.append(json.loads(out.read_text()))
     one, two = results

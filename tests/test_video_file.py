@@ -11,9 +11,9 @@ import pytest
 from av.stream import Disposition
 
 from pipeline.core.errors import UserError
-from pipeline.inference.video_file import VideoFile, evenly
-from tests.tiny_archives import make_toy
-from tests.tiny_footage import counted, damaged, number_of, write_video
+from pipeline.footage.video_file import VideoFile, evenly
+from tests.support.tiny_archives import make_toy
+from tests.support.tiny_footage import counted, damaged, number_of, write_video
 
 
 def test_uneven_times(tmp_path: Path) -> None:

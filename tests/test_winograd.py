@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.core import winograd
-from pipeline.core.winograd import LEAST_CHANNELS, WinogradConv, suits
+from pipeline.core.kernels import winograd
+from pipeline.core.kernels.winograd import LEAST_CHANNELS, WinogradConv, suits
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.datasets.youtubevos import open_youtubevos
-from tests.tiny_archives import Toy, make_toy, write_folder, write_tar, write_zip, youtubevos_files
+from tests.support.tiny_archives import Toy, make_toy, write_folder, write_tar, write_zip, youtubevos_files
 
 ALL = tuple(f"{5 * t:05d}" for t in range(6))
 

@@ -161,3 +161,9 @@ def overlay(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float = 0.5)
     border = (mask > 0) & (mask < VOID) & (cv2.erode(mask, square) != cv2.dilate(mask, square))
     blended[border] = DAVIS_PALETTE[mask[border]]
     return blended
+
+
+def object_ids(mask: NDArray[np.uint8]) -> list[int]:
+    """Ids of the objects in a mask (uint8 H,W), ascending, without background (0) and void (255)."""
+    counts = cv2.calcHist([mask], [0], None, [256], [0, 256])  # faster than np.bincount or np.unique
+    return [int(i) for i in np.flatnonzero(counts[:VOID]) if i > 0]

@@ -24,9 +24,9 @@ class Layout:
         """Folder of everything between the published archives and the masks."""
         return self.root / "data" / self.profile
 
-    def published(self, dataset: str) -> Path:
+    def embedded(self, dataset: str) -> Path:
         """Archives of the embedded sample, named and laid out as the publisher's."""
-        return self.data / "published" / dataset
+        return self.data / "embedded" / dataset
 
     def raw(self, dataset: str) -> Path:
         """The verified archives of a dataset and their manifest."""

@@ -11,8 +11,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
-from pipeline.core.images import VOID, decode_mask, decode_rgb
-from pipeline.datasets.video import FirstSeen, Video, object_ids
+from pipeline.core.images import VOID, decode_mask, decode_rgb, object_ids
+from pipeline.datasets.video import FirstSeen, Video
 
 
 class ArchiveVideos:

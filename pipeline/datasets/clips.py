@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.core.images import VOID
+from pipeline.core.images import VOID, object_ids
 from pipeline.datasets.config import ClipConfig
 from pipeline.datasets.depth_input import DepthInput
 from pipeline.datasets.transforms import View, draw_view
-from pipeline.datasets.video import Video, VideoSource, object_ids
+from pipeline.datasets.video import Video, VideoSource
 
 _MAX_DRAWS = 200  # of clips whose first frame shows no object, before the data is called unusable
 

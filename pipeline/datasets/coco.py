@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from pipeline.core.archives import Archive, open_archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_rgb
-from pipeline.datasets.locate import list_archives
+from pipeline.datasets.find_archives import list_archives
 from pipeline.datasets.stills import Instances, StillSource
 
 _ANNOTATIONS = "instances_train2017.json"

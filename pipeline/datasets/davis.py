@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.datasets.archive_videos import ArchiveVideos
-from pipeline.datasets.locate import find_root, group_by_video, open_published, read_names
+from pipeline.datasets.find_archives import find_root, group_by_video, open_published, read_names
 from pipeline.datasets.video import VideoSource
 
 _ONE_MASK_SPLITS = ("test-dev", "test-challenge")  # only the first frame's mask is published

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, decode_rgb
-from pipeline.datasets.locate import open_published
+from pipeline.datasets.find_archives import open_published
 from pipeline.datasets.stills import Instances, StillSource
 
 _HALF = 128

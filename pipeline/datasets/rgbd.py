@@ -18,7 +18,7 @@ from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, decode_rgb
 from pipeline.core.runtime import log
-from pipeline.datasets.locate import open_published
+from pipeline.datasets.find_archives import open_published
 from pipeline.datasets.rgbd_frame import RgbdFrame, Splits, Videos, of_one_size
 from pipeline.datasets.rgbd_hdf5 import hdf5_members, hdf5_videos
 

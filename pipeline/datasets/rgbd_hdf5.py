@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.runtime import log
-from pipeline.datasets.locate import read_names
+from pipeline.datasets.find_archives import read_names
 from pipeline.datasets.rgbd_frame import Splits, Videos
 from pipeline.datasets.rgbd_hdf5_file import Hdf5File, count_frames, kind_of, locate, read_frame, read_video_frame
 

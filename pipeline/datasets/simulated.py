@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.core.archives import open_shards
 from pipeline.core.errors import UserError
 from pipeline.datasets.archive_videos import ArchiveVideos
-from pipeline.datasets.locate import group_by_video
+from pipeline.datasets.find_archives import group_by_video
 from pipeline.datasets.video import VideoSource
 
 

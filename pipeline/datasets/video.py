@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from pipeline.core.images import VOID
 
 Kind = Literal["single", "multi", "lookalike"]
 
@@ -87,9 +84,3 @@ class VideoSource(Protocol):
     def mask(self, video: Video, frame_id: str) -> NDArray[np.uint8]:
         """An id mask, uint8 H,W: 0 background, 1.. objects, 255 void; of the frame's height and width."""
         ...
-
-
-def object_ids(mask: NDArray[np.uint8]) -> list[int]:
-    """Ids of the objects in a mask (uint8 H,W), ascending, without background (0) and void (255)."""
-    counts = cv2.calcHist([mask], [0], None, [256], [0, 256])  # faster than np.bincount or np.unique
-    return [int(i) for i in np.flatnonzero(counts[:VOID]) if i > 0]

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
-from pipeline.core.images import VOID, decode_mask, decode_rgb
-from pipeline.datasets.locate import find_root, open_published, read_names
+from pipeline.core.images import VOID, decode_mask, decode_rgb, object_ids
+from pipeline.datasets.find_archives import find_root, open_published, read_names
 from pipeline.datasets.stills import Instances, StillSource
-from pipeline.datasets.video import object_ids
 
 _LIST = (
     "ImageSets/Segmentation/trainval.txt"  # 2,913 images; nothing here is evaluated on VOC, so its val is used as well

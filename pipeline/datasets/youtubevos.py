@@ -10,7 +10,7 @@ from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.runtime import log
 from pipeline.datasets.archive_videos import ArchiveVideos
-from pipeline.datasets.locate import find_root, group_by_video, open_published
+from pipeline.datasets.find_archives import find_root, group_by_video, open_published
 from pipeline.datasets.video import VideoSource
 
 _ANNOTATED_EVERY = 5

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.core.onednn import product
+from pipeline.core.kernels.onednn import product
 
 
 class Memory(NamedTuple):

@@ -191,8 +191,8 @@ class DepthConfig:
         batch: frames the network takes at once.
         precision: `bf16` or `fp32` arithmetic of the network.
         steady: how long the jitter of a video's scale is held back, as the share of a correction that is carried over
-            from frame to frame, in [0, 1); 0 leaves it (see `pipeline/hourglass/steady.py`). A user's own maps are
-            taken as they are.
+            from frame to frame, in [0, 1); 0 leaves it (see `pipeline/hourglass/scale_smoothing.py`). A user's own maps
+            are taken as they are.
         percentile_low: percentile of a video's inverse depth that becomes 0.
         percentile_high: percentile that becomes 1.
         shard_frames: frames in a shard, about: a video is never cut.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.core.onednn import arithmetic
+from pipeline.core.kernels.onednn import arithmetic
 from pipeline.hourglass.batches import input_sides, resize_rgb, to_tensor
 from pipeline.hourglass.config import Precision
 from pipeline.hourglass.fused import FusedHourglass

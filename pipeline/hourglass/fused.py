@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.onednn import InferenceConv
+from pipeline.core.kernels.onednn import InferenceConv
 from pipeline.hourglass.network import Hourglass, Inception
 
 

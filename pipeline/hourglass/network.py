@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.core.kernels.relu import rectify
 from pipeline.hourglass.config import HourglassConfig
-from pipeline.hourglass.rectify import rectify
 
 _STEM_CHANNELS = 128
 _MOMENTUM = 0.1  # of the running statistics

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pipeline.core.errors import UserError
-from pipeline.core.onednn import arithmetic
+from pipeline.core.kernels.onednn import arithmetic
 from pipeline.dstm.network import DSTM
 from pipeline.inference.config import InferConfig
 

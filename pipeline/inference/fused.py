@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
+from pipeline.core.kernels.relu import rectify
 from pipeline.dstm.backbone import Backbone
 from pipeline.dstm.encoders import MemoryEncoder, QueryEncoder
 from pipeline.dstm.network import DSTM
-from pipeline.hourglass.rectify import rectify
 
 # Names of a convolution and the normalisation of its output in timm's blocks; in a Sequential they are neighbours.
 _PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("conv", "bn0"), ("fc1", "bn1"))

@@ -9,8 +9,8 @@ from timm.models.resnest import ResNestBottleneck
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
-from pipeline.core.onednn import InferenceConv, arithmetic
-from pipeline.core.winograd import WinogradConv, suits
+from pipeline.core.kernels.onednn import InferenceConv, arithmetic
+from pipeline.core.kernels.winograd import WinogradConv, suits
 from pipeline.dstm.decoder import ResidualBlock
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import PairAttention, Rectify, fuse

@@ -1,153 +1,237 @@
-"""One scale of a video on its way from frame to frame: queries encoded ahead, a memory that follows."""
+"""Masks for a whole video: one scale, or several scales and flips that advance together and are averaged."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.dstm.network import DSTM, Query
-from pipeline.inference.bank import Bank, Schedule
-from pipeline.inference.budget import Plan
-from pipeline.inference.config import InferConfig
+from pipeline.core.errors import UserError
+from pipeline.core.images import VOID
+from pipeline.core.runtime import log
+from pipeline.dstm.network import DSTM
+from pipeline.inference.budget import Work, make_plan
+from pipeline.inference.config import InferConfig, InferSwitches
+from pipeline.inference.track import Track
 
 
-class _Ahead(NamedTuple):
-    """A frame that is loaded and waits for its turn."""
+class Frame(NamedTuple):
+    """A frame as it is read.
 
-    frames: Tensor  # B,3,h,w
-    depth: Tensor | None  # B,1,h,w
-    query: Query | None  # None for a frame that is only memorized
-
-
-class _Pending(NamedTuple):
-    """A frame that is memorized when, and only when, another one follows."""
-
-    frame: int
-    ahead: _Ahead
-    masks: Tensor  # B,K+1,h,w
-    given: bool
-
-
-class Track:
-    """A video at one scale, plain and, if asked for, mirrored: B = 1 or 2 views that share every pass.
-
-    Args:
-        network: in evaluation mode.
-        scale: factor on the sides of the frame.
-        flip: add the mirrored view.
-        config: which frames are remembered.
-        plan: how much is computed at a time.
-        device: of the network.
+    Attributes:
+        rgb: uint8 H,W,3.
+        depth: float32 H,W normalised inverse depth in [0, 1]; None for a network without depth.
     """
 
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None
+
+
+def propagate(
+    network: DSTM,
+    frames: Iterable[Frame],
+    masks: Mapping[int, NDArray[np.uint8]],
+    switches: InferSwitches,
+    config: InferConfig,
+    device: torch.device,
+    share: float = 1.0,
+) -> Iterator[NDArray[np.uint8]]:
+    """Segment a video frame by frame; frames are taken as they are needed, at most `config.lookahead` at a time.
+
+    Args:
+        network: in evaluation mode, on `device`; what `prepare` makes of it is fastest and sets the precision.
+        frames: the video, all of one size.
+        masks: frame index -> uint8 H,W ids of the objects that appear there (0 background and 255 void, both of which
+            leave the estimate as it is). Before the first of them nothing is segmented.
+        switches: `tta`.
+        config: memory and scales.
+        device: where the network is.
+        share: of `config.memory_gb` that this video may use.
+
+    Yields:
+        The mask of each frame, uint8 H,W ids; where a mask was given, the given objects as given.
+
+    Raises:
+        UserError: no object in the masks, a mask or a frame of another size than the first frame, a mask past the end,
+            or a budget too small for the video.
+    """
+    source = iter(frames)
+    first = next(source, None)
+    run = _Run(network, masks, switches, config, device)
+    if first is not None:
+        lookahead = run.open(first.rgb.shape[0], first.rgb.shape[1], share)
+        source = chain([first], source)
+        del first  # so that it goes when it is done
+        while ahead := list(islice(source, lookahead)):
+            yield from run.advance(ahead)
+    run.close()
+
+
+class _Run:
+    """State of one video."""
+
     def __init__(
-        self, network: DSTM, scale: float, flip: bool, config: InferConfig, plan: Plan, device: torch.device
+        self,
+        network: DSTM,
+        masks: Mapping[int, NDArray[np.uint8]],
+        switches: InferSwitches,
+        config: InferConfig,
+        device: torch.device,
     ) -> None:
-        self._network = network
-        self._scale = scale
-        self._flip = flip
-        self._most_rows = config.chunk if device.type == "cpu" else None
-        self._plan = plan
-        self._schedule = Schedule(config.memory_every, plan.slots)
-        self._bank = Bank(self._schedule, plan.slots, doubling=device.type != "cpu")
-        self._ahead: deque[_Ahead] = deque()
-        self._pending: _Pending | None = None
+        self._network, self._config = network, config
+        self._scales, self._flip = (config.scales, config.flip) if switches.tta else ((1.0,), False)
+        self._tracks: list[Track] = []
+        self._views = len(self._scales) * (1 + self._flip)
+        self._averaged = config.tta_memory == "averaged"
+        self._depth = network.switches.depth
+        self._device = device
+        self._given = dict(masks)
+        self._ids = np.unique(
+            np.concatenate([np.array([0, VOID], np.uint8), *(m.ravel() for m in self._given.values())])
+        )
+        self._ids = self._ids[:-1]  # 0 and the objects' ids, ascending: a slot's number is its place here
+        if len(self._ids) < 2:
+            raise UserError(
+                "the masks hold no object; expected at least one id from 1 to 254; draw the objects in the mask"
+            )
+        self._id_of_slot = torch.from_numpy(self._ids).to(device)
+        self._seen = np.zeros(len(self._ids) - 1, bool)
+        self._size = (0, 0)
+        self._index = 0
+        self._slots = 0
+        self._told = False
 
-    @property
-    def thinned(self) -> bool:
-        """Whether frames had to leave the memory."""
-        return self._schedule.thinned
+    def open(self, height: int, width: int, share: float) -> int:
+        """Prepare for frames of a size; returns how many to advance at a time."""
+        self._size = (height, width)
+        work = Work(height, width, len(self._seen), self._scales, 1 + self._flip)
+        plan = make_plan(self._network, self._config, work, self._device, share)
+        self._tracks = [
+            Track(self._network, scale, self._flip, self._config, plan, self._device) for scale in self._scales
+        ]
+        self._slots = plan.slots
+        return plan.lookahead
 
-    def look_ahead(self, frames: Tensor, depth: Tensor | None, skip: int) -> None:
-        """Load the next frames and encode their queries in one pass.
+    def advance(self, frames: list[Frame]) -> Iterator[NDArray[np.uint8]]:
+        """Masks of the next frames."""
+        for i, frame in enumerate(frames, start=self._index):
+            self._check(i, frame)
+        with torch.inference_mode():
+            self._load(frames)
+            labels = torch.stack([self._step() for _ in frames])  # one copy off the device for all of them
+        self._tell()
+        yield from labels.cpu().numpy()  # outside the modes of torch, which a generator must not hold across a yield
 
-        Args:
-            frames: L,3,H,W in [0, 1].
-            depth: L,1,H,W in [0, 1], or None for a network without depth.
-            skip: how many of them, from the start, need no query.
-        """
-        length = frames.shape[0]
-        frames, b = self._views(frames), 1 + self._flip  # L*B,3,h,w
-        depth = None if depth is None else self._views(depth)
-        queries = None
-        if skip < length:
-            queries = self._network.encode_query(frames[skip * b :], None if depth is None else depth[skip * b :])
-        for i in range(length):
-            part = slice(i * b, (i + 1) * b)
-            query = None if queries is None or i < skip else _pick(queries, slice((i - skip) * b, (i - skip + 1) * b))
-            self._ahead.append(_Ahead(frames[part], None if depth is None else depth[part], query))
+    def close(self) -> None:
+        """Check at the end that no mask is left over."""
+        if self._given:
+            raise UserError(
+                f"a mask is given for frame {min(self._given)}, but the video has {self._index} frames (0 to "
+                f"{self._index - 1}); give the index of one of them"
+            )
 
-    def segment(self, objects: Tensor | None) -> Tensor:
-        """Segment the next frame from the memory, into which the one before goes first.
+    def _tell(self) -> None:
+        """Say once that the budget, not `memory_frames`, made frames leave the memory."""
+        if not self._told and self._slots != self._config.memory_frames and any(t.thinned for t in self._tracks):
+            self._told = True
+            log(f"frame {self._index}: infer.memory_gb has room for {self._slots} remembered frames: thinned from here")
 
-        Args:
-            objects: K bool, which objects have appeared; all if None.
+    def _check(self, index: int, frame: Frame) -> None:
+        size = frame.rgb.shape[:2]
+        if size != self._size:
+            raise UserError(
+                f"frame {index} is {_show(size)}, the first one {_show(self._size)}; expected one size; convert it"
+            )
+        if self._depth and frame.depth is None:
+            raise UserError(
+                f"frame {index} has no depth map; expected one, since the network takes depth; make it first"
+            )
+        if self._depth and frame.depth is not None and frame.depth.shape != size:
+            raise UserError(
+                f"the depth map of frame {index} is {_show(frame.depth.shape)}, its frame {_show(size)}; expected the "
+                "same size; run the depth stage again"
+            )
+        mask = self._given.get(index)
+        if mask is not None and mask.shape != size:
+            raise UserError(
+                f"the mask of frame {index} is {_show(mask.shape)}, its frame {_show(size)}; expected the same size; "
+                "resize the mask without smoothing"
+            )
 
-        Returns:
-            B,K+1,h,w float32 probabilities of each view, mirrored ones still mirrored.
-        """
-        self._memorize_pending()
-        query = self._ahead[0].query
-        assert query is not None
-        used = None if objects is None else objects.expand(query.key.shape[0], -1)
-        places = query.key.shape[-2] * query.key.shape[-1]
-        chunk = self._plan.chunk(self._most_rows or places, len(self._schedule.frames))
-        return self._network.segment(query, self._bank.read(), used, chunk, self._plan.batch).softmax(dim=1)
+    def _load(self, frames: list[Frame]) -> None:
+        rgb = torch.from_numpy(np.stack([f.rgb for f in frames])).to(self._device)
+        planes = rgb.permute(0, 3, 1, 2).float() / 255  # L,3,H,W
+        depth = None
+        if self._depth:
+            maps = [f.depth for f in frames if f.depth is not None]
+            depth = torch.from_numpy(np.stack(maps)).to(self._device)[:, None]  # L,1,H,W
+        skip = 0
+        if not self._seen.any():  # up to and including the first given mask there is nothing to segment
+            skip = next((i + 1 for i in range(len(frames)) if self._index + i in self._given), len(frames))
+        for track in self._tracks:
+            track.look_ahead(planes, depth, skip)
 
-    def finish(self, frame: int, masks: Tensor, given: bool) -> None:
-        """Take the next frame off with its masks, to be memorized should another one follow.
+    def _step(self) -> Tensor:
+        """Label map of the next frame, uint8 H,W on the device."""
+        index, given = self._index, self._given.pop(self._index, None)
+        self._index += 1
+        slots = None if given is None else self._appearing(given)
+        estimates = self._segment() if self._seen.any() else None
+        if slots is not None:
+            self._seen |= np.isin(np.arange(1, len(self._ids)), slots.cpu().numpy())
+        if not self._seen.any():
+            for track in self._tracks:
+                track.skip()
+            return torch.zeros(self._size, dtype=torch.uint8, device=self._device)
+        average = self._average(estimates)
+        masks = average if slots is None else _paint(average, slots)
+        for i, track in enumerate(self._tracks):
+            if estimates is None or self._averaged:
+                own = track.to_views(masks, nearest=estimates is None)
+            elif slots is None:
+                own = estimates[i]
+            else:
+                own = _paint(estimates[i], track.to_views(slots[None, None].float(), nearest=True)[:, 0].long())
+            track.finish(index, own, given=slots is not None)
+        return self._id_of_slot[masks[0].max(dim=0).indices]  # on a CPU seven times as fast as argmax
 
-        Args:
-            frame: its index.
-            masks: B,K+1,h,w probabilities of each view.
-            given: whether a given mask brought new objects.
-        """
-        done = self._ahead.popleft()._replace(query=None)  # a part of a batch of queries, which is to go with its last
-        self._pending = _Pending(frame, done, masks, given)
+    def _appearing(self, mask: NDArray[np.uint8]) -> Tensor:
+        """H,W int64 numbers of the object slots that a given mask fills; 0 where it says nothing."""
+        known = np.where(mask == VOID, 0, mask)
+        return torch.from_numpy(np.searchsorted(self._ids, known)).to(self._device)
 
-    def skip(self) -> None:
-        """Take the next frame off without memorizing it."""
-        self._ahead.popleft()
+    def _segment(self) -> list[Tensor]:
+        objects = None if self._seen.all() else torch.from_numpy(self._seen).to(self._device)
+        return [track.segment(objects) for track in self._tracks]
 
-    def to_views(self, planes: Tensor, nearest: bool) -> Tensor:
-        """Bring planes of the original frame (1,C,H,W) to this track's size and views: B,C,h,w."""
-        return self._views(planes, nearest)
-
-    def from_views(self, planes: Tensor, height: int, width: int) -> Tensor:
-        """Sum of the views of B,C,h,w planes, mirrored back, at the original size: C,H,W."""
-        total = planes[0] + planes[1].flip(-1) if self._flip else planes[0]
-        return _resize(total[None], (height, width), nearest=False)[0]
-
-    def _views(self, planes: Tensor, nearest: bool = False) -> Tensor:
-        height, width = planes.shape[-2:]
-        size = (max(1, round(height * self._scale)), max(1, round(width * self._scale)))
-        planes = _resize(planes, size, nearest)
-        if self._flip:
-            planes = torch.stack([planes, planes.flip(-1)], dim=1).flatten(0, 1)  # view after view
-        return planes.contiguous(memory_format=torch.channels_last)
-
-    def _memorize_pending(self) -> None:
-        if self._pending is None:
-            return
-        frame, ahead, masks, given = self._pending
-        key, value = self._network.memorize(ahead.frames, ahead.depth, masks, batch=self._plan.batch)
-        self._bank.write(frame, key, value, given)
-        self._pending = None
-
-
-def _pick(query: Query, part: slice) -> Query:
-    return Query(query.key[part], query.value[part], query.skip8[part], query.skip4[part], query.height, query.width)
+    def _average(self, estimates: list[Tensor] | None) -> Tensor:
+        """1,K+1,H,W float32 mean over all views; all background before the first estimate."""
+        if estimates is None:
+            everywhere = torch.zeros(self._size, dtype=torch.int64, device=self._device)
+            return _one_hot(everywhere, len(self._ids))
+        total = sum(track.from_views(e, *self._size) for track, e in zip(self._tracks, estimates))
+        assert isinstance(total, Tensor)
+        return total[None] / self._views
 
 
-def _resize(planes: Tensor, size: tuple[int, int], nearest: bool) -> Tensor:
-    """N,C,H,W at another size: bilinear with antialiasing where it shrinks, or nearest neighbour."""
-    if tuple(planes.shape[-2:]) == size:
-        return planes
-    if nearest:
-        return F.interpolate(planes, size=size, mode="nearest-exact")
-    smaller = size[0] < planes.shape[-2]
-    return F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=smaller)
+def _one_hot(slots: Tensor, classes: int) -> Tensor:
+    """...,H,W numbers to N,K+1,H,W float32."""
+    numbers = torch.arange(classes, device=slots.device)[:, None, None]
+    planes = (slots[..., None, :, :] == numbers).float()
+    return planes if planes.ndim == 4 else planes[None]
+
+
+def _paint(probabilities: Tensor, slots: Tensor) -> Tensor:
+    """Overwrite B,K+1,H,W probabilities with certainty where slots (H,W or B,H,W) name an object."""
+    certain = _one_hot(slots, probabilities.shape[1])
+    where = (slots > 0)[None, None] if slots.ndim == 2 else (slots > 0)[:, None]
+    return torch.where(where, certain, probabilities)
+
+
+def _show(size: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in reversed(size))

@@ -17,10 +17,10 @@ from pipeline.core.images import VOID
 from pipeline.dstm.network import DSTM
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import DepthRange, invert, normalise, robust_range
-from pipeline.hourglass.steady import Steadier
+from pipeline.hourglass.scale_smoothing import Steadier
 from pipeline.inference.config import InferConfig, InferSwitches
-from pipeline.inference.multiscale import Frame, propagate
 from pipeline.inference.prepared import prepare
+from pipeline.inference.propagate import Frame, propagate
 
 _RANGE_FRAMES = 16  # frames of a stream from which the range of its depth is taken
 
@@ -33,7 +33,7 @@ class FrameDepth:
         estimator: of depth; None where `kind` needs none.
         low: percentile of a video's inverse depth that becomes 0.
         high: percentile that becomes 1.
-        steady: how long the jitter of a video's scale is held back, see `pipeline/hourglass/steady.py`.
+        steady: how long the jitter of a video's scale is held back, see `pipeline/hourglass/scale_smoothing.py`.
 
     Attributes:
         estimated: whether depth is estimated, so that its range is to be found first.
@@ -133,7 +133,7 @@ class Segmenter:
             frames: uint8 H,W,3 RGB, all of one size; any iterable, also one without end. Several wait at a time, so
                 each is to be an array of its own.
             masks: H,W ids of the objects in the first frame; or frame index -> ids of the objects that appear there,
-                see `multiscale.propagate`. Integers or booleans.
+                see `propagate.propagate`. Integers or booleans.
             depth_range: inverse depths that become 0 and 1 (`self.depth.range_of` of frames from all over the video);
                 if None, those of the first frames.
             lookahead: frames taken at a time, in place of `infer.lookahead`; 1 for a camera. Less is slower and gives

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.core.errors import UserError
-from pipeline.sample.casting import Request, crowd, draw_actors, tiny_actor
+from pipeline.sample.actors import Request, crowd, draw_actors, tiny_actor
 from pipeline.sample.config import KINDS, Kind, KindCounts, WorldConfig
 from pipeline.sample.cutout import visible
-from pipeline.sample.painter import Painter, Picture
+from pipeline.sample.renderer import Picture, Renderer
 from pipeline.sample.scene import Actor, Camera, Scene
 from pipeline.sample.scenery import draw_camera, draw_scenery
 
@@ -63,7 +63,7 @@ def film(world: WorldConfig, request: Request, dataset: str, split: str, index: 
         actors = draw_actors(world, request, camera, rng)
         if _acceptable(world, request, camera, actors, times):
             scene = Scene(camera, actors, draw_scenery(world, camera, rng))
-            painter = Painter(scene)
+            painter = Renderer(scene)
             return Footage(scene, tuple(painter.paint(time) for time in times))
     raise UserError(
         f"no scene of kind {request.kind} shows its objects in {_ATTEMPTS} attempts; expected objects of at least "
@@ -93,7 +93,7 @@ def film_still(
     if empty:
         actors = [actor for actor in actors if actor.label == 0]
     scene = replace(plain.scene, actors=tuple(actors))
-    return Footage(scene, (Painter(scene).paint(0.0),))
+    return Footage(scene, (Renderer(scene).paint(0.0),))
 
 
 def _acceptable(

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from pipeline.core.archives import ZipWriter
 from pipeline.core.images import VOID, encode_jpeg, encode_mask, encode_png
-from pipeline.sample.casting import Request
+from pipeline.sample.actors import Request
 from pipeline.sample.config import Kind, WorldConfig
 from pipeline.sample.footage import FIRST_CROWD, Footage, film_still
-from pipeline.sample.workers import Crew
+from pipeline.sample.process_pool import WorkerPool
 
 _DURATION = 24.0  # a still is the first frame of a scene that would last so long
 _CATEGORIES = {"blob": 1, "flower": 64, "box": 73, "walker": 18}  # sparse ids, as in the published file
@@ -34,10 +34,10 @@ def _several(world: WorldConfig, index: int) -> tuple[WorldConfig, Request]:
     return narrow if index % 3 == 1 else world, Request(kind, objects, _DURATION, enlarge=1.0 if objects > 2 else 1.2)
 
 
-def write_msra10k(world: WorldConfig, path: Path, crew: Crew) -> None:
+def write_msra10k(world: WorldConfig, path: Path, pool: WorkerPool) -> None:
     """Write `MSRA10K_Imgs_GT.zip`: one salient object a picture, its mask grey near the edge."""
     with ZipWriter(path) as archive:
-        for index, (jpeg, png) in enumerate(crew.map(partial(_msra10k, world), range(world.stills.msra10k))):
+        for index, (jpeg, png) in enumerate(pool.map(partial(_msra10k, world), range(world.stills.msra10k))):
             archive.write(f"MSRA10K_Imgs_GT/Imgs/{100001 + 7 * index}.jpg", jpeg)
             archive.write(f"MSRA10K_Imgs_GT/Imgs/{100001 + 7 * index}.png", png)
 
@@ -49,7 +49,7 @@ def _msra10k(world: WorldConfig, index: int) -> tuple[bytes, bytes]:
     return encode_jpeg(picture.rgb, world.jpeg_quality), encode_png(cv2.GaussianBlur(binary, (0, 0), 0.6))
 
 
-def write_coco(world: WorldConfig, images: Path, annotations: Path, crew: Crew) -> None:
+def write_coco(world: WorldConfig, images: Path, annotations: Path, pool: WorkerPool) -> None:
     """Write `train2017.zip` and `annotations_trainval2017.zip`.
 
     Every 8th picture has a crowd, every 5th two tiny objects, every 40th no annotation at all.
@@ -60,7 +60,7 @@ def write_coco(world: WorldConfig, images: Path, annotations: Path, crew: Crew) 
         "categories": [{"supercategory": "thing", "id": i, "name": name} for name, i in _CATEGORIES.items()],
     }
     with ZipWriter(images) as archive:
-        for index, (jpeg, width, found) in enumerate(crew.map(partial(_coco, world), range(world.stills.coco))):
+        for index, (jpeg, width, found) in enumerate(pool.map(partial(_coco, world), range(world.stills.coco))):
             number = 9 + 16 * index
             archive.write(f"train2017/{number:012d}.jpg", jpeg)
             instances["images"].append(
@@ -141,7 +141,7 @@ def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
     return runs[:-1] if runs[-1] == 0 else runs
 
 
-def write_voc(world: WorldConfig, path: Path, crew: Crew) -> None:
+def write_voc(world: WorldConfig, path: Path, pool: WorkerPool) -> None:
     """Write `VOCtrainval_11-May-2012.tar`: instance masks whose borders are void."""
     count = world.stills.voc
     root = "VOCdevkit/VOC2012"
@@ -149,7 +149,7 @@ def write_voc(world: WorldConfig, path: Path, crew: Crew) -> None:
     listed = names[:count]
     lists = {"train": [n for i, n in enumerate(listed) if i % 3 < 2], "val": listed[2::3], "trainval": listed}
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, (jpeg, png) in zip(names, crew.map(partial(_voc, world), range(len(names)))):
+        for name, (jpeg, png) in zip(names, pool.map(partial(_voc, world), range(len(names)))):
             _add(archive, f"{root}/JPEGImages/{name}.jpg", jpeg)
             if name in listed:
                 _add(archive, f"{root}/SegmentationObject/{name}.png", png)

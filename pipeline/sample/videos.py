@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from pipeline.core.archives import ZipWriter
 from pipeline.core.images import encode_jpeg, encode_mask
-from pipeline.sample.casting import Request
+from pipeline.sample.actors import Request
 from pipeline.sample.config import Kind, KindCounts, WorldConfig
 from pipeline.sample.footage import film, numbered
-from pipeline.sample.workers import Crew
+from pipeline.sample.process_pool import WorkerPool
 
 Member = tuple[str, bytes]
 
@@ -46,12 +46,12 @@ def _videos(split: str, counts: KindCounts, first: KindCounts | None = None) -> 
     ]
 
 
-def write_davis(world: WorldConfig, path: Path, crew: Crew) -> None:
+def write_davis(world: WorldConfig, path: Path, pool: WorkerPool) -> None:
     """Write `DAVIS-2017-trainval-480p.zip`."""
     train = _videos("train", world.davis.train)
     val = _videos("val", world.davis.val, world.davis.train)
     with ZipWriter(path) as archive:
-        for members in crew.map(partial(_davis_video, world), train + val):
+        for members in pool.map(partial(_davis_video, world), train + val):
             for name, data in members:
                 archive.write(name, data)
         for year in ("2016", "2017"):
@@ -72,11 +72,11 @@ def _davis_video(world: WorldConfig, video: _Video) -> list[Member]:
     return members
 
 
-def write_youtubevos(world: WorldConfig, path: Path, crew: Crew) -> None:
+def write_youtubevos(world: WorldConfig, path: Path, pool: WorkerPool) -> None:
     """Write YouTube-VOS' `train.zip`: every 5th frame is stored and annotated, objects may appear late."""
     meta: dict[str, Any] = {}
     with ZipWriter(path) as archive:
-        for name, objects, members in crew.map(
+        for name, objects, members in pool.map(
             partial(_youtubevos_video, world), _videos("train", world.youtubevos.train)
         ):
             meta[name] = {"objects": objects}
@@ -119,12 +119,12 @@ def _without_the_unseen(ids: NDArray[np.uint8], started: set[int], min_pixels: i
     return kept
 
 
-def write_mannequin(world: WorldConfig, path: Path, crew: Crew) -> None:
+def write_mannequin(world: WorldConfig, path: Path, pool: WorkerPool) -> None:
     """Write `mannequin.zip`: frames, depth (16-bit PNG, 1000 a unit) and instances."""
     train = _videos("train", world.mannequin.train)
     val = _videos("val", world.mannequin.val, world.mannequin.train)
     with ZipWriter(path) as archive:
-        for members in crew.map(partial(_mannequin_video, world), train + val):
+        for members in pool.map(partial(_mannequin_video, world), train + val):
             for name, data in members:
                 archive.write(name, data)
 

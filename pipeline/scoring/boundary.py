@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scoring.bits import Bits, count, cut_out, from_left, from_right, pack_object, pad_to_words
+from pipeline.scoring.packed_masks import Bits, count, cut_out, from_left, from_right, pack_object, pad_to_words
 
 TOLERANCE = 0.008  # of the image's diagonal
 

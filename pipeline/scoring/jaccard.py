@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scoring.bits import Bits, count, pack_object, pad_to_words
+from pipeline.scoring.packed_masks import Bits, count, pack_object, pad_to_words
 
 
 def jaccard(annotation: NDArray[np.bool_], result: NDArray[np.bool_]) -> float:

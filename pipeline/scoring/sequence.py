@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
 from pipeline.core.images import VOID
-from pipeline.scoring.bits import pack_object, pad_to_words
 from pipeline.scoring.boundary import boundary_f_of_bits, boundary_radius
 from pipeline.scoring.jaccard import jaccard_of_bits
+from pipeline.scoring.packed_masks import pack_object, pad_to_words
 from pipeline.scoring.results import Results
 from pipeline.scoring.statistics import Statistics, frame_statistics
 

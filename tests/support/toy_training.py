@@ -9,7 +9,7 @@ from pipeline.datasets.clips import ClipSource
 from pipeline.datasets.config import AugmentConfig, ClipConfig
 from pipeline.datasets.video import Video
 from pipeline.training.config import TrainingConfig
-from tests.tiny_archives import Toy
+from tests.support.tiny_archives import Toy
 
 PLAIN = AugmentConfig(
     crop=48, max_scale=1.0, flip=False, color_jitter=0.0, affine_degrees=0.0, affine_scale=0.0, affine_shear=0.0

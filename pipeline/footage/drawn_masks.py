@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.core.errors import UserError
-from pipeline.core.images import DAVIS_PALETTE, VOID
+from pipeline.core.images import DAVIS_PALETTE, VOID, object_ids
 from pipeline.core.runtime import log
-from pipeline.datasets.video import object_ids
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.inference.footage import Footage, ImageFootage, VideoFootage
+from pipeline.footage.footage import Footage, ImageFootage, VideoFootage
 
 OVERLAY = "overlay.mp4"  # name of the video in the folder of results
 

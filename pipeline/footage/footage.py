@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.inference.image_files import IMAGES, ImageFiles, pick_images
-from pipeline.inference.video_file import STILL_RATE, VideoFile, evenly
+from pipeline.footage.image_files import IMAGES, ImageFiles, pick_images
+from pipeline.footage.video_file import STILL_RATE, VideoFile, evenly
 
 
 @dataclass(frozen=True)

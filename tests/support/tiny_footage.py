@@ -16,7 +16,7 @@ from pipeline.core.images import encode_jpeg, encode_mask
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import to_plain
 from pipeline.dstm.network import DSTM
-from tests.tiny_archives import Toy
+from tests.support.tiny_archives import Toy
 
 
 def write_video(

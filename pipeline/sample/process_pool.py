@@ -19,7 +19,7 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-class Crew:
+class WorkerPool:
     """Applies a function to items in their order; with one worker in this process, otherwise in `workers` processes."""
 
     def __init__(self, workers: int) -> None:
@@ -35,7 +35,7 @@ class Crew:
             return map(function, items)
         return self._pool.map(function, items, chunksize=2)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(

@@ -31,7 +31,7 @@ class Picture:
     depth: NDArray[np.float32]
 
 
-class Painter:
+class Renderer:
     """Paints a scene at any time; prepares what does not change once."""
 
     def __init__(self, scene: Scene) -> None:

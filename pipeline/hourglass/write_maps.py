@@ -12,7 +12,7 @@ from pipeline.core.images import encode_depth
 from pipeline.hourglass.config import DepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import invert, normalise, robust_range
-from pipeline.hourglass.steady import Steadier
+from pipeline.hourglass.scale_smoothing import Steadier
 
 
 class FrameRef(NamedTuple):

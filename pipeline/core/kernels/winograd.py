@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.core.onednn import product
+from pipeline.core.kernels.onednn import product
 
 LEAST_CHANNELS = 256  # below, the sums cost more than the multiplications they save
 _ROWS = 8  # rows of tiles worked on at a time: what belongs to them stays in the caches

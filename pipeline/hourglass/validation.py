@@ -14,7 +14,7 @@ from pipeline.hourglass.config import DepthValidationConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import invert, normalise, robust_range
 from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
-from pipeline.hourglass.steady import Steadier
+from pipeline.hourglass.scale_smoothing import Steadier
 
 _BATCH = 8  # frames estimated together
 

@@ -13,7 +13,7 @@ from pipeline.sample.config import DavisCounts, KindCounts, MannequinCounts, Sti
 
 
 def world_section(profile: str) -> dict[str, Any]:
-    settings = yaml.safe_load(Path(__file__).parent.with_name("params.yaml").read_text())
+    settings = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text())
     section: dict[str, Any] = settings["profiles"][profile]["world"]
     return section
 

@@ -15,8 +15,8 @@ from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.config import InferConfig, InferSwitches
-from pipeline.inference.multiscale import Frame, propagate
-from tests.tiny_archives import Toy, make_toy
+from pipeline.inference.propagate import Frame, propagate
+from tests.support.tiny_archives import Toy, make_toy
 
 Mask = NDArray[np.uint8]
 CPU = torch.device("cpu")

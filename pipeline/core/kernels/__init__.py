@@ -1,0 +1,1 @@
+"""Fast arithmetic on a CPU: convolutions, matrix products and ReLU."""

@@ -1,0 +1,1 @@
+"""A user's own video and masks in, masks drawn over the video out."""
