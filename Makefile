@@ -44,9 +44,10 @@ smoke: setup  ## the slow tests: the whole chain from end to end at toy size
 	python -m pytest -q -m slow
 
 .PHONY: lint
-lint: setup  ## ruff (rules and format) and mypy
+lint: setup  ## ruff (rules and format), codespell and mypy
 	python -m ruff check .
 	python -m ruff format --check .
+	python -m codespell_lib
 	python -m mypy
 
 .PHONY: clean
