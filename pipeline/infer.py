@@ -99,7 +99,7 @@ class SetSegmenter:
     def _given(self, video: Video) -> dict[int, NDArray[np.uint8]]:
         """Frame index -> mask of the objects that are first seen there, and of no others."""
         given = {}
-        for frame_id in sorted(set(video.first_seen.values())):
+        for frame_id in sorted(set(video.first_seen.values()), key=video.frames.index):
             mask = self.source.mask(video, frame_id)
             new = [i for i, first in video.first_seen.items() if first == frame_id]
             given[video.frames.index(frame_id)] = np.where(np.isin(mask, new), mask, np.uint8(0))

@@ -108,7 +108,7 @@ def _choose(source: VideoSource, scores: list[SequenceScore]) -> dict[str, tuple
 
 def _read_moments(source: VideoSource, video: Video, depth: DepthMaps, masks: Path, scored: bool) -> list[Moment]:
     chosen = [video.frames[i] for i in choose_times(len(video.frames), _TIMES)]
-    first = min(video.first_seen.values())
+    first = min(video.first_seen.values(), key=video.frames.index)
     return [
         Moment(
             frame_id=frame_id,

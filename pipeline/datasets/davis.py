@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.core.errors import UserError
+from pipeline.core.names import natural_key
 from pipeline.datasets.archive_videos import ArchiveVideos
 from pipeline.datasets.find_archives import find_root, group_by_video, open_published, read_names
 from pipeline.datasets.video import VideoSource
@@ -45,13 +46,13 @@ def open_davis(raw: Path, split: str, year: int = 2017) -> VideoSource:
         if not ids:
             raise UserError(f"{where} has no frames in {frame_folder}; expected <id>.jpg; check the archive")
         expected = ids[:1] if split in _ONE_MASK_SPLITS else ids
-        lacking = sorted(set(expected) - set(annotated))
+        lacking = sorted(set(expected) - set(annotated), key=natural_key)
         if lacking:
             raise UserError(
                 f"{where}: frame {lacking[0]} has no mask ({len(lacking)} such frames); expected "
                 f"{mask_folder}/{sequence}/{lacking[0]}.png; check the archive"
             )
-        orphans = sorted(set(annotated) - set(ids))
+        orphans = sorted(set(annotated) - set(ids), key=natural_key)
         if orphans:
             raise UserError(f"{where}: mask {orphans[0]}.png has no frame in {frame_folder}; check the archive")
         listing[sequence] = (ids, expected)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.core.archives import Archive, open_archive
 from pipeline.core.errors import UserError
+from pipeline.core.names import natural_key
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -84,7 +85,7 @@ def read_names(archive: Archive, member: str) -> list[str]:
 
 
 def group_by_video(archive: Archive, folder: str, suffix: str) -> dict[str, tuple[str, ...]]:
-    """Frame ids by video of the files `<folder>/<video>/<frame id><suffix>`, in the order of the names."""
+    """Frame ids by video of the files `<folder>/<video>/<frame id><suffix>`, in the natural order of their names."""
     groups: dict[str, list[str]] = {}
     start = len(folder) + 1
     for name in archive.names():
@@ -92,4 +93,4 @@ def group_by_video(archive: Archive, folder: str, suffix: str) -> dict[str, tupl
             video, slash, frame = name[start : -len(suffix)].partition("/")
             if slash and "/" not in frame:
                 groups.setdefault(video, []).append(frame)
-    return {video: tuple(frames) for video, frames in groups.items()}
+    return {video: tuple(sorted(frames, key=natural_key)) for video, frames in groups.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, decode_rgb
+from pipeline.core.names import natural_key
 from pipeline.core.runtime import log
 from pipeline.datasets.find_archives import open_published
 from pipeline.datasets.rgbd_frame import RgbdFrame, Splits, Videos, of_one_size
@@ -118,7 +120,11 @@ def _picture_videos(archive: Archive) -> Splits:
             raise UserError(f"{archive.path} has no {depth_name}; expected depth for each frame of {video}/rgb; add it")
         read = partial(_read_pictures, archive, f"{root}{video}", frame_id)
         splits.setdefault(names[root], {}).setdefault(video, {})[frame_id] = read
-    return splits
+    return {split: {video: _in_order(frames) for video, frames in videos.items()} for split, videos in splits.items()}
+
+
+def _in_order(frames: dict[str, Callable[[], RgbdFrame]]) -> dict[str, Callable[[], RgbdFrame]]:
+    return {frame_id: frames[frame_id] for frame_id in sorted(frames, key=natural_key)}
 
 
 def _read_pictures(archive: Archive, video: str, frame_id: str) -> RgbdFrame:

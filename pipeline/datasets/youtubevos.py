@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
+from pipeline.core.names import natural_key
 from pipeline.core.runtime import log
 from pipeline.datasets.archive_videos import ArchiveVideos
 from pipeline.datasets.find_archives import find_root, group_by_video, open_published
@@ -46,7 +47,7 @@ def open_youtubevos(raw: Path, split: str) -> VideoSource:
         where = f"{archive.path}: video {video} of {root}meta.json"
         if not ids:
             raise UserError(f"{where} has no frames in {frame_folder}; expected <id>.jpg; check the archive")
-        orphans = sorted(set(annotated) - set(ids))
+        orphans = sorted(set(annotated) - set(ids), key=natural_key)
         if orphans:
             raise UserError(f"{where}: mask {orphans[0]}.png has no frame in {frame_folder}; check the archive")
         listing[video] = (ids, annotated)
@@ -71,7 +72,9 @@ def _read_objects(archive: Archive, member: str) -> dict[str, dict[int, list[str
     try:
         meta: Any = json.loads(archive.read(member))
         objects = {
-            str(video): {int(key): sorted(str(f) for f in entry["frames"]) for key, entry in about["objects"].items()}
+            str(video): {
+                int(key): sorted(map(str, entry["frames"]), key=natural_key) for key, entry in about["objects"].items()
+            }
             for video, about in meta["videos"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_rgb
+from pipeline.core.names import NaturalKey, natural_key
 from pipeline.core.runtime import log
 
 IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -142,10 +142,8 @@ def _bytes(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read ({error.strerror}); expected an image; put it back") from None
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts the numbers in names by value."""
-    parts = re.split(r"([0-9]+)", path.stem)
-    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], str(path)
+def _natural(path: Path) -> tuple[NaturalKey, str]:
+    return natural_key(path.stem), str(path)
 
 
 def _plain(name: str) -> str:

@@ -73,14 +73,15 @@ def wanted_masks(source: Annotations, server: Server) -> list[Wanted]:
 def _want(source: Annotations, video: AnnotatedVideo, server: Server) -> Wanted:
     ids: set[int] = set()
     shape = (0, 0)
-    for frame_id in sorted(set(video.first_seen.values())):
+    firsts = sorted(set(video.first_seen.values()), key=video.frames.index)
+    for frame_id in firsts:
         mask = source.mask(video, frame_id)
         ids |= set(np.unique(mask).tolist()) - {0, VOID}
         shape = mask.shape
     if server == "davis":
         return Wanted(video.name, video.frames, (), *shape, frozenset(ids))
-    first = min(video.first_seen.values())
-    required = tuple(frame_id for frame_id in _judged(video.frames) if frame_id >= first)
+    begun = set(video.frames[video.frames.index(firsts[0]) :])
+    required = tuple(frame_id for frame_id in _judged(video.frames) if frame_id in begun)
     optional = tuple(frame_id for frame_id in video.frames if frame_id not in required)
     return Wanted(video.name, required, optional, *shape, frozenset(ids))
 
