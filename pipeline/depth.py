@@ -26,6 +26,7 @@ import torch
 from pipeline.core.archives import ZipWriter, open_archive
 from pipeline.core.errors import UserError
 from pipeline.core.files import output_folder
+from pipeline.core.kernels.onednn import describe_arithmetic
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, progress, run_main, scratch_lock
 from pipeline.datasets.davis import open_davis
@@ -172,6 +173,7 @@ def _inverse_depth(dataset: str, config: DepthConfig, checkpoint: Path, device: 
     if config.estimator == "folder":
         hint = "expected a folder of depth maps; correct the parameter"
         return DepthFolder(resolve(config.folder, "depth.folder", Path.cwd(), hint), dataset, config.folder_holds)
+    log(f"{dataset}: estimating depth in {describe_arithmetic(config.precision, device)}")
     return estimated(DepthEstimator(load_hourglass(checkpoint), device, config.precision))
 
 

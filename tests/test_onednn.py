@@ -70,3 +70,39 @@ def test_product(n: int, dtype: torch.dtype) -> None:
     weight.requires_grad_()
     product(x, weight.transpose(1, 2)).sum().backward()
     assert weight.grad is not None
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_type_that_is_computed(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "_BF16", fast)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert onednn.arithmetic("bf16", cpu) == (torch.bfloat16 if fast else torch.float32)
+    assert onednn.arithmetic("bf16", cuda) == torch.bfloat16
+    assert onednn.arithmetic("fp32", cpu) == onednn.arithmetic("fp32", cuda) == torch.float32
+    assert onednn.describe_arithmetic("fp32", cpu) == "float32"
+    assert onednn.describe_arithmetic("bf16", cpu).startswith("bfloat16" if fast else "float32 (")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "instructions", "limit", "expected"),
+    [
+        (True, True, None, True),  # AVX512-BF16
+        (True, False, None, False),  # AVX-512 alone: accepted but slow
+        (False, False, None, False),  # AVX2
+        (True, True, "AVX2", False),  # limited, as in an emulation of older CPUs
+        (True, True, "avx512_core", False),
+        (True, True, "AVX512_CORE_BF16", True),
+        (True, True, "ALL", True),
+    ],
+)
+def test_bfloat16_needs_instructions_that_onednn_may_use(
+    accepted: bool, instructions: bool, limit: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: accepted)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert onednn._cpu_computes_bf16() is expected

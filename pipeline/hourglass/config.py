@@ -148,7 +148,8 @@ class TrainDepthConfig:
         warmup_steps: steps over which the learning rate rises linearly (published: 0).
         schedule: `halve` every `halve_every` epochs (published), or `cosine` to zero.
         halve_every: epochs between halvings (published: 8).
-        precision: `bf16` trains under autocast.
+        precision: `bf16` trains under autocast, `fp32` without. On a CPU without bfloat16 instructions both compute in
+            float32, which is several times faster there.
         loss: the weights of the loss.
         augment: the augmentation.
         validation: how the result is judged.
@@ -189,7 +190,8 @@ class DepthConfig:
         folder: with `folder`: where they lie, `<folder>/<dataset>/<video>/<frame>.png`; else `none`.
         folder_holds: what their values are: `depth` (large is far) or `inverse_depth` (large is near).
         batch: frames the network takes at once.
-        precision: `bf16` or `fp32` arithmetic of the network.
+        precision: `bf16` or `fp32` arithmetic of the network; float32 also for `bf16` on a CPU without bfloat16
+            instructions.
         steady: how long the jitter of a video's scale is held back, as the share of a correction that is carried over
             from frame to frame, in [0, 1); 0 leaves it (see `pipeline/hourglass/scale_smoothing.py`). A user's own maps
             are taken as they are.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.core.errors import UserError
+from pipeline.core.kernels.onednn import arithmetic, describe_arithmetic
 from pipeline.core.runtime import log
 from pipeline.hourglass.batches import DepthBatch
 from pipeline.hourglass.config import TrainDepthConfig
@@ -39,6 +40,7 @@ class DepthFitter:
         self._optimizer = DepthOptimizer(model, config)
         self._device = next(model.parameters()).device
         self._replicas = _replicas(model, config.replicas)
+        self._lower = arithmetic(config.precision, self._device) == torch.bfloat16
         self.epoch = 0
 
     def run(self, batches: Batches, state: Path | None = None) -> None:
@@ -51,6 +53,7 @@ class DepthFitter:
         Raises:
             UserError: The loss is no longer finite.
         """
+        log(f"training the depth network in {describe_arithmetic(self._config.precision, self._device)}")
         if state is not None and state.exists():
             self._restore(state)
             log(f"going on after epoch {self.epoch} of {self._config.epochs}")
@@ -102,9 +105,8 @@ class DepthFitter:
         if len(self._replicas) > 1:
             torch.set_num_threads(1)  # a setting of each thread
         frames = batch.frames.to(self._device, memory_format=torch.channels_last)
-        lower = self._config.precision == "bf16"
         # each weight is used once a pass, so a cache of converted weights, shared by all threads, gains nothing
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=lower, cache_enabled=False):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._lower, cache_enabled=False):
             log_depth, _ = replica(frames)
         stride = self.model.config.stem_stride
         losses = depth_loss(

@@ -8,6 +8,8 @@ the same.
 
 from __future__ import annotations
 
+import os
+import platform
 from typing import Literal, cast
 
 import torch
@@ -18,13 +20,35 @@ _HAS_CONV = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and hasattr(
     torch.ops.mkldnn, "_reorder_convolution_weight"
 )
 _HAS_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-_BF16 = hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+
+
+def _cpu_computes_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 numbers, and oneDNN is allowed to use that.
+
+    oneDNN also accepts bfloat16 on a CPU with AVX-512 but without AVX512-BF16, where it is slower than float32.
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL"
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        supported = supported and torch.cpu._is_avx512_bf16_supported()
+    return bool(supported) and limit.upper() not in _WITHOUT_BF16
+
+
+_BF16 = _cpu_computes_bf16()
 _TYPES = (torch.float32, torch.bfloat16) if _BF16 else (torch.float32,)
 
 
 def arithmetic(precision: Literal["bf16", "fp32"], device: torch.device) -> torch.dtype:
     """The type to compute in: float32 also for `bf16` where a CPU has no instructions that make bfloat16 worthwhile."""
     return torch.bfloat16 if precision == "bf16" and (_BF16 or device.type != "cpu") else torch.float32
+
+
+def describe_arithmetic(precision: Literal["bf16", "fp32"], device: torch.device) -> str:
+    """The type that `arithmetic` gives, in words for the log."""
+    if arithmetic(precision, device) == torch.bfloat16:
+        return "bfloat16"
+    return "float32" if precision == "fp32" else "float32 (this CPU has no fast bfloat16)"
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
