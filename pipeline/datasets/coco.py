@@ -1,26 +1,25 @@
-"""MSCOCO: images with instance masks as polygons or run lengths."""
+"""MSCOCO: images with instance masks as polygons or run lengths; also sets of one's own in that format."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from pipeline.core.archives import Archive, open_archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_rgb
+from pipeline.core.runtime import log
+from pipeline.datasets.coco_annotations import AnnotationIndex
+from pipeline.datasets.coco_segmentation import draw
 from pipeline.datasets.find_archives import list_archives
 from pipeline.datasets.stills import Instances, StillSource
 
 _ANNOTATIONS = "instances_train2017.json"
-_LAST_THING = 91  # detection categories end here; ids above are `stuff` of the panoptic files
-_LEAST_POLYGON = 6  # coordinates of a triangle
 
 
 class _Entry(NamedTuple):
@@ -54,67 +53,55 @@ class _Coco:
         return image
 
     def instances(self, image_id: str) -> Instances:
-        """Objects that are no crowd; crowd regions outside of them are void."""
+        """Objects that are not crowds; crowd regions outside of them are void."""
         entry = self._entries[image_id]
-        masks = [self._rasterize(segmentation, entry) for segmentation in entry.objects]
-        crowds = [self._rasterize(segmentation, entry) for segmentation in entry.crowds]
-        stacked = np.stack(masks)
+        shape = (entry.height, entry.width)
+        stacked = np.stack([draw(segmentation, *shape) for segmentation in entry.objects])
         stacked = stacked[stacked.any(axis=(1, 2))]  # a polygon thinner than a pixel may cover none
-        void = np.any(np.stack([np.zeros((entry.height, entry.width), np.bool_), *crowds]), axis=0)
+        void = np.zeros(shape, np.bool_)
+        for segmentation in entry.crowds:
+            void |= draw(segmentation, *shape)
         return Instances(stacked, void & ~stacked.any(axis=0))
-
-    def _rasterize(self, segmentation: Any, entry: _Entry) -> NDArray[np.bool_]:
-        try:
-            return _decode(segmentation, entry.height, entry.width)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{entry.archive.path}: a segmentation of {entry.member} cannot be decoded ({error}); expected "
-                f"polygons or run lengths of {entry.width}x{entry.height}; check the annotation file"
-            ) from None
-
-
-def _decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """Polygons, uncompressed or compressed run lengths to bool H,W."""
-    if isinstance(segmentation, list):
-        parts = coco_mask.frPyObjects(segmentation, height, width)
-        return np.asarray(coco_mask.decode(coco_mask.merge(parts)), np.bool_)
-    if tuple(segmentation["size"]) != (height, width):
-        raise ValueError(f"its size is {segmentation['size']}")
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        runs = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        runs = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-    return np.asarray(coco_mask.decode(runs), np.bool_)
 
 
 def open_coco(raw: Path) -> StillSource:
-    """Open COCO train2017: the images that hold at least one object that is neither crowd nor stuff.
+    """Open COCO train2017, or a set of one's own: the images with at least one object that is neither crowd nor stuff.
 
-    `counts` of the source: images, images_left_out (without such an object), instances, crowds (void), stuff (left
-    out), degenerate (polygons of fewer than three points, left out).
+    Stuff is a category whose `isthing` is 0, or one of the published stuff categories (by id and `supercategory`).
+    A line of the log says how many annotations were left out, and why.
+
+    `counts` of the source: images, images_left_out (without such an object), instances, crowds (void), and annotations
+    left out: stuff, degenerate (polygons of fewer than three points), without_segmentation (none, or an empty one),
+    without_image (of an image that the file does not list).
 
     Args:
         raw: a folder holding `train2017.zip` and `annotations_trainval2017.zip` (names are free), or both extracted.
 
     Raises:
-        UserError: no or several annotation files, an unreadable one, images missing, or no usable image.
+        UserError: no or several annotation files, an unreadable one, a segmentation that cannot be drawn, images
+            missing, or no usable image.
     """
     archives = [open_archive(path) for path in list_archives(raw)] or [open_archive(raw)]
     annotations, member = _find_annotations(archives, raw)
     data = _read_json(annotations, member)
-    files = {name.rsplit("/", 1)[-1]: (archive, name) for archive in archives for name in archive.names()}
+    where = f"{annotations.path}: {member}"
     try:
-        entries, counts, missing = _index(data, files)
+        index = AnnotationIndex(data, where)
+        entries, missing = _locate(data["images"], index, _Files(archives))
     except (KeyError, TypeError, AttributeError) as error:
-        raise _unlike_coco(annotations, member, error) from None
+        raise _unlike_coco(where, error) from None
     if missing:
         raise UserError(
             f"{raw} lacks {len(missing)} images of {member}, the first {missing[0]}; expected them in train2017/; "
             "check the archive of images"
         )
+    left_out = index.left_out()
     if not entries:
-        raise UserError(f"{annotations.path}: {member} has no image with an object; expected instances; check the file")
+        reason = f" ({left_out})" if left_out else ""
+        raise UserError(f"{where} has no image with an object{reason}; expected instances; check the file")
+    if left_out:
+        log(f"{where}: left out {left_out}")
+    counts = {"images": len(entries), "images_left_out": len(data["images"]) - len(entries), **index.counts}
     return _Coco(entries, counts)
 
 
@@ -134,8 +121,8 @@ def _find_annotations(archives: Sequence[Archive], raw: Path) -> tuple[Archive, 
     return wanted[0]
 
 
-def _unlike_coco(archive: Archive, member: str, error: Exception) -> UserError:
-    found = f"{archive.path}: {member} cannot be understood ({error!r})"
+def _unlike_coco(where: str, error: Exception) -> UserError:
+    found = f"{where} cannot be understood ({error!r})"
     return UserError(f"{found}; expected COCO's detection format; replace the file")
 
 
@@ -143,53 +130,54 @@ def _read_json(archive: Archive, member: str) -> dict[str, Any]:
     try:
         data = json.loads(archive.read(member))
         if not isinstance(data, dict):
-            raise ValueError("no mapping")
-    except ValueError as error:
-        raise _unlike_coco(archive, member, error) from None
+            raise ValueError("not a mapping")
+    except (ValueError, RecursionError) as error:
+        raise _unlike_coco(f"{archive.path}: {member}", error) from None
     return data
 
 
-def _index(
-    data: dict[str, Any], files: dict[str, tuple[Archive, str]]
-) -> tuple[dict[str, _Entry], dict[str, int], list[str]]:
-    """Sort the annotations by image.
+class _Files:
+    """Members of archives, found by the file name that an annotation file gives an image."""
 
-    Args:
-        data: the annotation file.
-        files: file name -> where it lies.
+    def __init__(self, archives: Sequence[Archive]) -> None:
+        self._by_base: dict[str, list[tuple[Archive, str]]] = {}
+        for archive in archives:
+            for name in archive.names():
+                self._by_base.setdefault(name.rsplit("/", 1)[-1], []).append((archive, name))
 
-    Returns:
-        Entries by image id ("000000142238"), counts of what was taken and left out, names of files that are nowhere.
-    """
-    kinds = ("images", "images_left_out", "instances", "crowds", "stuff", "degenerate")
-    counts = Counter(dict.fromkeys(kinds, 0))
-    stuff = {category["id"] for category in data.get("categories", []) if category.get("isthing", 1) == 0}
-    objects: dict[int, list[Any]] = {}
-    crowds: dict[int, list[Any]] = {}
-    for annotation in data["annotations"]:
-        segmentation = annotation["segmentation"]
-        if annotation["category_id"] > _LAST_THING or annotation["category_id"] in stuff:
-            counts["stuff"] += 1
-            continue
-        if isinstance(segmentation, list):
-            whole = [polygon for polygon in segmentation if len(polygon) >= _LEAST_POLYGON]
-            counts["degenerate"] += len(segmentation) - len(whole)
-            if not whole:
-                continue
-            segmentation = whole
-        crowd = bool(annotation.get("iscrowd", 0))
-        counts["crowds" if crowd else "instances"] += 1
-        (crowds if crowd else objects).setdefault(annotation["image_id"], []).append(segmentation)
+    def find(self, file_name: str) -> tuple[Archive, str] | None:
+        """Where an image lies; folders in its name only decide between several files, for archives name them freely.
 
-    entries, missing = {}, []
-    for image in data["images"]:
+        Raises:
+            UserError: several files that it may be.
+        """
+        path = file_name.replace("\\", "/")
+        found = self._by_base.get(path.rsplit("/", 1)[-1], [])
+        exact = [hit for hit in found if hit[1] == path or hit[1].endswith(f"/{path}")]
+        found = exact or found
+        if len(found) > 1:
+            names = " and ".join(f"{archive.path}: {name}" for archive, name in found[:2])
+            raise UserError(
+                f"the image {file_name} may be {names}; expected one file of that name; write its folder in file_name"
+            )
+        return found[0] if found else None
+
+
+def _locate(
+    images: Sequence[Mapping[str, Any]], index: AnnotationIndex, files: _Files
+) -> tuple[dict[str, _Entry], list[str]]:
+    """Entries of the images that show an object, by image id ("000000142238"), and names of files that are nowhere."""
+    entries: dict[str, _Entry] = {}
+    missing = []
+    for image in images:
         key, file_name = image["id"], image["file_name"]
-        if key not in objects:
-            counts["images_left_out"] += 1
-        elif file_name not in files:
+        if key not in index.objects:
+            continue
+        place = files.find(file_name)
+        if place is None:
             missing.append(file_name)
-        else:
-            place = (*files[file_name], image["height"], image["width"])
-            entries[file_name.rsplit(".", 1)[0]] = _Entry(*place, objects[key], crowds.get(key, []))
-    counts["images"] = len(entries)
-    return entries, dict(counts), missing
+            continue
+        name = file_name.rsplit(".", 1)[0]
+        name = name if name not in entries else f"{name} ({key})"
+        entries[name] = _Entry(*place, image["height"], image["width"], index.objects[key], index.crowds.get(key, []))
+    return entries, missing
