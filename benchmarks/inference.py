@@ -116,7 +116,7 @@ def draw(folder: Path, length: int, height: int, width: int, n_objects: int) -> 
 def measure(setting: Setting, footage: Footage, mask: NDArray[np.uint8]) -> tuple[float, float, float]:
     """Frames a second, CPU seconds a frame, peak memory in GiB; depth is constant, so that only D-STM is measured."""
     settings = load_settings()
-    params = getattr(settings.profiles, setting.network)
+    params = settings.profiles[setting.network]
     device = pick_device(setting.device)
     torch.manual_seed(0)
     if setting.weights is not None:

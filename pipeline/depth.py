@@ -5,7 +5,7 @@ After a kill the next run goes on with the first unfinished shard. A source with
 
 Reads: data/${profile}/${item}/${key}, models/${profile}/depth.pt
 Writes: data/${profile}/depth/${key}
-Params: profiles.${profile}.depth
+Params: shared.depth, profiles.${profile}.depth
 Run: python -m pipeline.depth ${key}
 """
 

@@ -190,7 +190,7 @@ def _copy_embedded(request: Request, published: Path, folder: Path) -> tuple[str
     if not files:
         raise UserError(
             f"{request.key} is embedded but {manifest} lists no {stem}: this profile renders no sample; "
-            "set profiles.<profile>.world.render to true or the key to another source"
+            "set profiles.<profile>.render to true or the key to another source"
         )
     name = str(files[0]["name"])
     origin = f"in {manifest}; run `dvc repro -f render`"

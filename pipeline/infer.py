@@ -7,7 +7,7 @@ split that only a challenge's server can score are also checked and packed for i
 Reads: models/${profile}/dstm.pt, data/${profile}/raw/davis, data/${profile}/depth/davis,
     data/${profile}/raw/challenge, data/${profile}/depth/challenge
 Writes: data/${profile}/masks, data/${profile}/submission
-Params: infer, profiles.${profile}.infer
+Params: infer, shared.infer, profiles.${profile}.infer
 Run: python -m pipeline.launch pipeline.infer
 """
 

@@ -3,7 +3,8 @@
 Reads: data/${profile}/simulated/msra10k, data/${profile}/simulated/coco, data/${profile}/simulated/voc,
     data/${profile}/depth/msra10k, data/${profile}/depth/coco, data/${profile}/depth/voc
 Writes: models/${profile}/pretrain.pt, metrics/pretrain.csv
-Params: seed, model, loss, profiles.${profile}.network, profiles.${profile}.pretrain
+Params: seed, model, loss, shared.network, shared.training, profiles.${profile}.network,
+    profiles.${profile}.training, profiles.${profile}.pretrain
 Run: python -m pipeline.launch pipeline.pretrain
 """
 

@@ -1,12 +1,12 @@
 """Render the embedded sample as the published archives.
 
 Layered 2.5-D scenes with known masks and depth, one folder for each dataset, with a manifest. In a profile that works
-on published data (`world.render: false`) the folders hold an empty manifest, and that of `challenge` always does: what
-the sample holds is scored.
+on published data (`render: false`) the folders hold an empty manifest, and that of `challenge` always does: what the
+sample holds is scored.
 
 Reads: nothing
 Writes: data/${profile}/embedded
-Params: profiles.${profile}.world
+Params: world, profiles.${profile}.render
 Run: python -m pipeline.render
 """
 
@@ -26,18 +26,18 @@ from pipeline.sample.videos import write_davis, write_mannequin, write_youtubevo
 DATASETS = ("davis", "youtubevos", "msra10k", "coco", "voc", "mannequin", "challenge")
 
 
-def run(world: WorldConfig, published: Path, workers: int) -> None:
+def run(world: WorldConfig | None, embedded: Path, workers: int) -> None:
     """Render all datasets.
 
     Args:
-        world: the parameters of the world.
-        published: the folder to make, with one folder for each dataset.
+        world: the parameters of the world; None: nothing is rendered, the manifests are empty.
+        embedded: the folder to make, with one folder for each dataset.
         workers: number of processes; it does not change the result.
     """
-    with output_folder(published) as folder:
+    with output_folder(embedded) as folder:
         for dataset in DATASETS:
             (folder / dataset).mkdir()
-        if world.render:
+        if world is not None:
             _render(world, folder, workers)
         for dataset in DATASETS:
             archives = sorted((folder / dataset).iterdir())
@@ -69,7 +69,8 @@ def main() -> None:
 
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
-    run(settings.profile_params.world, layout.embedded("davis").parent, settings.runtime.workers)
+    world = settings.world if settings.profile_params.render else None
+    run(world, layout.embedded("davis").parent, settings.runtime.workers)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import yaml
 
 from pipeline.core.errors import UserError
-from pipeline.core.params import build
+from pipeline.core.params import build, merge
 from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.hourglass.config import DepthConfig, HourglassConfig, TrainDepthConfig
 from pipeline.inference.config import InferConfig, InferSwitches
@@ -42,10 +43,23 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class ProfileParams:
-    """One profile: a section for each stage and network."""
+    """One profile: a section for each stage and network.
+
+    Attributes:
+        data: where each data set is taken from.
+        render: whether the sample is rendered; a profile that takes nothing from it says false.
+        synthesis: the simulated videos.
+        hourglass: the depth network.
+        train_depth: its training.
+        depth: its use.
+        network: the segmentation network.
+        pretrain: its training on simulated videos.
+        train: its training on real videos.
+        infer: its use.
+    """
 
     data: DataConfig
-    world: WorldConfig
+    render: bool
     synthesis: SynthesisConfig
     hourglass: HourglassConfig
     train_depth: TrainDepthConfig
@@ -56,42 +70,95 @@ class ProfileParams:
     infer: InferConfig
 
 
-@dataclass(frozen=True)
-class Profiles:
-    """The two profiles."""
-
-    sample: ProfileParams
-    paper: ProfileParams
+# Sections of the file that `shared` may hold for all profiles; `training` is what pretrain and train have in common.
+SHARED = ("synthesis", "hourglass", "train_depth", "depth", "network", "training", "infer")
+TRAININGS = ("pretrain", "train")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The file."""
+    """The file; a profile's sections are complete, wherever in the file their keys stand.
 
-    profile: Literal["sample", "paper"]
+    Attributes:
+        profile: name of the active profile.
+        seed: of initial weights and of the training clips.
+        model: switches of the network.
+        loss: switches of the loss.
+        infer: switches of inference.
+        runtime: how a stage is run.
+        world: the rendered world of the sample.
+        profiles: all profiles by name.
+    """
+
+    profile: str
     seed: int
     model: Switches
     loss: LossSwitches
     infer: InferSwitches
     runtime: RuntimeConfig
-    profiles: Profiles
+    world: WorldConfig
+    profiles: dict[str, ProfileParams]
+
+    def __post_init__(self) -> None:
+        if self.profile not in self.profiles:
+            raise UserError(
+                f"profile is {self.profile!r}; expected one of {', '.join(self.profiles)}; correct it in params.yaml"
+            )
 
     @property
     def profile_params(self) -> ProfileParams:
         """The sections of the active profile."""
-        return self.profiles.paper if self.profile == "paper" else self.profiles.sample
+        return self.profiles[self.profile]
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:
-    """Read and check the whole file, both profiles.
+    """Read and check the whole file, all profiles.
 
     Raises:
-        UserError: no file, no YAML, or a key that is unknown, missing or mistyped.
+        UserError: no file, not a YAML file, or a key that is unknown, missing, mistyped or given twice.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist in {Path.cwd()}; expected the parameters; run from the project's root")
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML ({' '.join(str(error).split())[:160]}); correct it") from None
-    return build(Settings, content, "")
+        raise UserError(f"{path} is not a YAML file ({' '.join(str(error).split())[:160]}); correct it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__}; expected a mapping of sections; correct it")
+    shared, profiles = (_mapping(content, name) for name in ("shared", "profiles"))
+    for key in shared:
+        if key not in SHARED:
+            raise UserError(f"unknown key shared.{key}; expected one of {', '.join(SHARED)}; correct or remove it")
+    rest = {key: value for key, value in content.items() if key != "shared"}
+    complete = {name: _complete_profile(str(name), _mapping(profiles, name, "profiles."), shared) for name in profiles}
+    return build(Settings, {**rest, "profiles": complete}, "")
+
+
+def _complete_profile(name: str, profile: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """The profile's sections with the shared keys, and with `training` spread over its two stages."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UserError(f"a profile is called {name!r}; expected letters, digits, _ and - (a folder's name); rename it")
+    training = _mapping(profile, "training", f"profiles.{name}.")
+    sections: dict[str, Any] = {}
+    for key, section in profile.items():
+        parts = {}
+        if key in SHARED:
+            parts[f"shared.{key}"] = shared.get(key, {})
+        elif key in TRAININGS:
+            parts["shared.training"] = shared.get("training", {})
+            parts[f"profiles.{name}.training"] = training
+        sections[key] = merge({**parts, f"profiles.{name}.{key}": section}) if parts else section
+    sections.pop("training", None)
+    return sections
+
+
+def _mapping(content: dict[str, Any], key: str, prefix: str = "") -> dict[str, Any]:
+    """The mapping under a key.
+
+    Raises:
+        UserError: the key is missing, or is not a mapping.
+    """
+    found = content.get(key)
+    if not isinstance(found, dict):
+        raise UserError(f"{prefix}{key} is {found!r}; expected a mapping of sections; correct it in params.yaml")
+    return found

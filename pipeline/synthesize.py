@@ -6,7 +6,7 @@ reason, n): what was left out and why.
 
 Reads: data/${profile}/raw/${item}
 Writes: data/${profile}/simulated/${item}
-Params: profiles.${profile}.synthesis
+Params: shared.synthesis, profiles.${profile}.synthesis
 Run: python -m pipeline.synthesize msra10k
 """
 

@@ -3,7 +3,8 @@
 Reads: models/${profile}/pretrain.pt, data/${profile}/raw/davis, data/${profile}/raw/youtubevos,
     data/${profile}/depth/davis, data/${profile}/depth/youtubevos
 Writes: models/${profile}/dstm.pt, metrics/train.csv
-Params: seed, model, loss, profiles.${profile}.network, profiles.${profile}.train
+Params: seed, model, loss, shared.network, shared.training, profiles.${profile}.network,
+    profiles.${profile}.training, profiles.${profile}.train
 Run: python -m pipeline.launch pipeline.train
 """
 

@@ -5,7 +5,7 @@ trained; frames with known depth, where there are any, then serve to judge it.
 
 Reads: data/${profile}/raw/mannequin
 Writes: models/${profile}/depth.pt, metrics/depth.json
-Params: profiles.${profile}.hourglass, profiles.${profile}.train_depth
+Params: profiles.${profile}.hourglass, shared.train_depth, profiles.${profile}.train_depth
 Run: python -m pipeline.train_depth
 """
 

@@ -38,7 +38,7 @@ for key in params:
 for out in outs:
     path = pathlib.Path(out)
     if path.suffix == "":
-        subs = SUBFOLDERS if path.name == "published" else [""]
+        subs = SUBFOLDERS if path.name == "embedded" else [""]
         for sub in subs:
             (path / sub).mkdir(parents=True, exist_ok=True)
             (path / sub / "file").write_text(state.hexdigest() + sub)
@@ -116,17 +116,21 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
     ({"loss__lovasz": False}, TRAINED),
     ({"infer__tta": False}, SCORED),
     ({"profiles__sample__infer__memory_every": 7}, SCORED),
+    ({"shared__infer__flip": False}, SCORED),
     ({"profiles__sample__train__lr": 1.0}, TRAINED - {"pretrain"}),
+    ({"profiles__sample__training__clip_norm": 1.0}, TRAINED),
+    ({"shared__training__beta1": 0.8}, TRAINED),
     (
-        {"profiles__sample__synthesis__rotation": 1.0},
+        {"shared__synthesis__rotation": 1.0},
         {f"{stage}@{s}" for stage in ("synthesize", "depth") for s in STILLS} | TRAINED,
     ),
-    ({"profiles__sample__depth__percentile_low": 1.0}, DEPTHS | TRAINED),
+    ({"shared__depth__percentile_low": 1.0}, DEPTHS | TRAINED),
     ({"profiles__sample__train_depth__epochs": 1}, {"train_depth"} | DEPTHS | TRAINED),
     ({"profiles__sample__data__davis": "x"}, {"download@davis", "depth@davis", "train", *SCORED}),
     ({"profiles__sample__data__challenge": "x"}, {"download@challenge", "depth@challenge", *SCORED}),
     ({"runtime__processes": 2}, set()),
     ({"runtime__workers": 5}, set()),
+    ({"world__seed": 21}, ALL),
     ({"profiles__paper__train__lr": 1.0, "profiles__paper__infer__memory_every": 7}, set()),
 ]
 
@@ -150,18 +154,25 @@ def test_a_mistyped_switch_is_refused(project: Path) -> None:
 
 
 def test_every_parameter_reaches_a_stage_or_is_runtime() -> None:
-    """A section that no stage lists could change a result without re-running anything."""
+    """A section that no stage lists could change a result without re-running anything.
+
+    A stage that is set by a section of the profile is also set by the shared section of that name, if there is one.
+    """
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    listed = {
-        key.replace("${profile}", "sample").removesuffix(".${item}")
-        for stage in definition["stages"].values()
-        for key in names(stage.get("do", stage).get("params", []))
-    }
-    free = {"profile", "runtime", "profiles"}
-    sections = set(params) - free | {f"profiles.sample.{name}" for name in params["profiles"]["sample"]}
+    listed = set()
+    for name, stage in definition["stages"].items():
+        keys = {key.removesuffix(".${item}") for key in names(stage.get("do", stage).get("params", []))}
+        listed |= keys
+        sections = {key.removeprefix("profiles.${profile}.") for key in keys if key.startswith("profiles.")}
+        shared = {key.removeprefix("shared.") for key in keys if key.startswith("shared.")}
+        assert shared == sections & set(params["shared"]), f"{name} is set by shared {shared} and profile {sections}"
+    free = {"profile", "runtime", "profiles", "shared"}
+    sample, *others = params["profiles"].values()
+    sections = set(params) - free | {f"shared.{name}" for name in params["shared"]}
+    sections |= {f"profiles.${{profile}}.{name}" for name in sample}
     assert sections <= listed, sections - listed
-    assert set(params["profiles"]["sample"]) == set(params["profiles"]["paper"])
+    assert all(set(sample) == set(other) for other in others), "DVC wants every section in every profile"
 
 
 def test_names_that_dvc_drops_from_its_hashes_are_not_used() -> None:

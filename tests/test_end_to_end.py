@@ -30,22 +30,20 @@ TOY: dict[str, Any] = {
     "world.mannequin.val": {"single": 1, "multi": 1, "lookalike": 1},
     "world.mannequin.train_frames": 2,
     "world.mannequin.val_frames": 2,
-    "synthesis.n_clips": 4,
-    "synthesis.short_side": 72,
-    "train_depth.epochs": 1,
-    "train_depth.batch": 4,
-    "network.width": 0.125,
-    "network.key_channels": 8,
-    "network.value_channels": 8,
-    "network.decoder_channels": 8,
-    "pretrain.epochs": 1,
-    "pretrain.steps_per_epoch": 2,
-    "pretrain.batch": 2,
-    "pretrain.clips.augment.crop": 48,
-    "train.epochs": 1,
-    "train.steps_per_epoch": 2,
-    "train.batch": 2,
-    "train.clips.augment.crop": 48,
+    "profiles.sample.synthesis.n_clips": 4,
+    "profiles.sample.synthesis.short_side": 72,
+    "profiles.sample.train_depth.epochs": 1,
+    "profiles.sample.train_depth.batch": 4,
+    "profiles.sample.network.width": 0.125,
+    "profiles.sample.network.key_channels": 8,
+    "profiles.sample.network.value_channels": 8,
+    "profiles.sample.network.decoder_channels": 8,
+    "profiles.sample.pretrain.epochs": 1,
+    "profiles.sample.pretrain.steps_per_epoch": 2,
+    "profiles.sample.training.batch": 2,
+    "profiles.sample.training.clips.augment.crop": 48,
+    "profiles.sample.train.epochs": 1,
+    "profiles.sample.train.steps_per_epoch": 2,
 }
 
 
@@ -61,7 +59,7 @@ def set_keys(path: Path, values: dict[str, Any]) -> None:
     params = yaml.safe_load(path.read_text())
     for dotted, value in values.items():
         *parents, last = dotted.split(".")
-        place = params["profiles"]["sample"]
+        place = params
         for key in parents:
             place = place[key]
         assert last in place, dotted

@@ -8,21 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from pipeline.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "paper_map.md").read_text()
-PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+SETTINGS = load_settings(ROOT / "params.yaml")
 SYMBOLS = sorted(set(re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)))
-TOP = {f"{section}.{key}" for section in ("model", "loss") for key in PARAMS[section]} | {"infer.tta"}
+TOP = {f"{section}.{key}" for section in ("model", "loss") for key in vars(getattr(SETTINGS, section))}
+TOP.add("infer.tta")
 KEYS = sorted(set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)`", PAGE)))
 
 
 def lookup(key: str, profile: str) -> Any:
-    """A parameter by its dotted key, of the profile unless it is one of the five switches."""
-    value: Any = PARAMS if key in TOP else PARAMS["profiles"][profile]
+    """A parameter by its dotted key, of the complete profile unless it is one of the five switches."""
+    value: Any = SETTINGS if key in TOP else SETTINGS.profiles[profile]
     for part in key.split("."):
-        value = value[part]
+        value = getattr(value, part)
     return value
 
 
@@ -43,8 +45,8 @@ def test_symbol_exists(file: str, symbol: str) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if not key.endswith((".py", ".yaml"))])
-def test_key_exists_in_both_profiles(key: str) -> None:
-    for profile in ("sample", "paper"):
+def test_key_exists_in_every_profile(key: str) -> None:
+    for profile in SETTINGS.profiles:
         lookup(key, profile)
 
 

@@ -84,10 +84,22 @@ def test_missing_key() -> None:
 
 def test_the_projects_own_file_is_accepted_whole() -> None:
     settings = load_settings(ROOT / "params.yaml")
-    assert settings.profiles.paper.train.lr == 1e-5 and settings.profiles.paper.train.epochs == 150
+    assert settings.profiles["paper"].train.lr == 1e-5 and settings.profiles["paper"].train.epochs == 150
 
 
-@pytest.mark.parametrize("dotted", ["profiles.paper.train.lr", "model.aspp", "profiles.sample.network.norm", "seed"])
+@pytest.mark.parametrize(
+    "dotted",
+    [
+        "profiles.paper.train.lr",
+        "profiles.paper.training.batch",
+        "shared.synthesis.shear",
+        "shared.training.clips.n_frames",
+        "profiles.sample.training.clips.augment.crop",
+        "model.aspp",
+        "profiles.sample.network.norm",
+        "seed",
+    ],
+)
 def test_the_inactive_profile_is_checked_too(dotted: str, tmp_path: Path) -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     *parents, last = dotted.split(".")
@@ -104,14 +116,14 @@ def test_no_file_and_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_settings(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("a: [1\nb: }")
-    with pytest.raises(UserError, match="is no YAML"):
+    with pytest.raises(UserError, match="is not a YAML file"):
         load_settings(tmp_path / "params.yaml")
 
 
 def test_paper_profile_holds_the_papers_values() -> None:
     """Section 3.1 and Table 2's full row, and nothing that departs from the paper."""
     settings = load_settings(ROOT / "params.yaml")
-    paper = settings.profiles.paper
+    paper = settings.profiles["paper"]
     for stage in (paper.pretrain, paper.train):
         assert (stage.optimizer, stage.lr, stage.beta1, stage.beta2) == ("adam", 1e-5, 0.9, 0.999)
         assert (stage.epochs, stage.decay_epoch, stage.decay_factor, stage.batch) == (150, 100, 0.5, 12)
@@ -123,3 +135,59 @@ def test_paper_profile_holds_the_papers_values() -> None:
     assert not (network.value_mask or network.shared_start or network.key_std)
     assert settings.model.resnest and settings.model.depth and settings.model.aspp
     assert settings.loss.lovasz and settings.infer.tta
+
+
+def changed(tmp_path: Path, **values: Any) -> Path:
+    """A copy of params.yaml with dotted keys (with __ for the dots) set; None removes one."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for dotted, value in values.items():
+        *parents, last = dotted.split("__")
+        place = content
+        for key in parents:
+            place = place[key]
+        place[last] = value
+        if value is None:
+            del place[last]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return tmp_path / "params.yaml"
+
+
+def test_a_third_profile_needs_no_code(tmp_path: Path) -> None:
+    sample = yaml.safe_load((ROOT / "params.yaml").read_text())["profiles"]["sample"]
+    path = changed(tmp_path, profile="mine", profiles__mine=sample)
+    settings = load_settings(path)
+    assert settings.profile_params == settings.profiles["sample"] == load_settings(ROOT / "params.yaml").profile_params
+
+
+def test_shared_and_common_values_reach_their_stages(tmp_path: Path) -> None:
+    path = changed(tmp_path, shared__training__beta1=0.5, profiles__sample__training__batch=3)
+    settings = load_settings(path)
+    sample, paper = settings.profiles["sample"], settings.profiles["paper"]
+    assert {c.beta1 for c in (sample.pretrain, sample.train, paper.pretrain, paper.train)} == {0.5}
+    assert (sample.pretrain.batch, sample.train.batch, paper.train.batch) == (3, 3, 12)
+
+
+@pytest.mark.parametrize(
+    "values,message",
+    [
+        ({"profile": "smaple"}, "profile is 'smaple'; expected one of sample, paper"),
+        ({"shared__world": {}}, "unknown key shared.world; expected one of synthesis"),
+        ({"shared__synthesis__sheer": 1.0}, "unknown key shared.synthesis.sheer; expected one of seed"),
+        (
+            {"shared__synthesis__motion": "smooth"},
+            "shared.synthesis.motion and profiles.sample.synthesis.motion are",
+        ),
+        ({"profiles__paper__train__batch": 4}, "profiles.paper.training.batch and profiles.paper.train.batch are both"),
+        ({"profiles__paper__train__lr": None}, "missing key profiles.paper.train.lr; expected a number"),
+        ({"profiles__paper__training": None}, "profiles.paper.training is None; expected a mapping"),
+        ({"profiles__paper__infer": None}, "missing key profiles.paper.infer; expected a mapping with the keys split"),
+        ({"profiles__paper__infer": 3}, "profiles.paper.infer is 3 (int); expected a mapping"),
+        ({"profiles__paper": 3}, "profiles.paper is 3; expected a mapping of sections"),
+        ({"profiles": None}, "profiles is None; expected a mapping of sections"),
+        ({"profiles__a/b": {}}, "a profile is called 'a/b'; expected letters"),
+    ],
+)
+def test_refusals_of_the_whole_file(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load_settings(changed(tmp_path, **values))
+    assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -33,22 +33,22 @@ def test_bytes_depend_neither_on_the_run_nor_on_the_workers(tmp_path: Path) -> N
 
 
 def test_another_seed_gives_another_world(tmp_path: Path) -> None:
-    render.run(SMALL, tmp_path / "published", workers=1)
-    before = contents(tmp_path / "published")
-    render.run(replace(SMALL, seed=SMALL.seed + 1), tmp_path / "published", workers=1)
-    after = contents(tmp_path / "published")
+    render.run(SMALL, tmp_path / "embedded", workers=1)
+    before = contents(tmp_path / "embedded")
+    render.run(replace(SMALL, seed=SMALL.seed + 1), tmp_path / "embedded", workers=1)
+    after = contents(tmp_path / "embedded")
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] == after[name]} == {"challenge/manifest.json"}  # without a sample
 
 
 def test_a_profile_on_published_data_gets_empty_manifests(tmp_path: Path) -> None:
-    render.run(replace(TOY, render=False), tmp_path / "published", workers=2)
-    files = contents(tmp_path / "published")
+    render.run(None, tmp_path / "embedded", workers=2)
+    files = contents(tmp_path / "embedded")
     assert set(files) == {f"{dataset}/manifest.json" for dataset in render.DATASETS}
     assert all(json.loads(data) == {"files": []} for data in files.values())
 
 
 def test_a_failure_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError):
-        render.run(replace(SMALL, min_pixels=10**6), tmp_path / "published", workers=1)
+        render.run(replace(SMALL, min_pixels=10**6), tmp_path / "embedded", workers=1)
     assert list(tmp_path.iterdir()) == []

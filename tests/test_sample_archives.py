@@ -22,7 +22,7 @@ from tests.support.toy_world import TOY
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world") / "published"
+    folder = tmp_path_factory.mktemp("world") / "embedded"
     render.run(TOY, folder, workers=1)
     return folder
 

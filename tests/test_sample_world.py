@@ -36,14 +36,9 @@ def bare_scene(world: WorldConfig, seed: int) -> Scene:
     return Scene(camera, actors, draw_scenery(world, camera, rng))
 
 
-def test_both_profiles_hold_the_whole_section() -> None:
-    assert build(WorldConfig, world_section("sample"), "world").render
-    assert not build(WorldConfig, world_section("paper"), "world").render
-
-
 def test_a_mistyped_difficulty_is_refused() -> None:
     with pytest.raises(UserError, match=r"world\.difficulty.*gentle, hard"):
-        build(WorldConfig, world_section("sample") | {"difficulty": "gentel"}, "world")
+        build(WorldConfig, world_section() | {"difficulty": "gentel"}, "world")
 
 
 def test_one_switch_selects_the_hard_world() -> None:

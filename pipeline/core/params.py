@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -12,13 +13,50 @@ from pipeline.core.errors import UserError
 T = TypeVar("T")
 
 
+class Section(dict[str, Any]):
+    """A mapping put together from several places of a file.
+
+    Attributes:
+        places: for each key, the dotted path of the mapping that holds it.
+    """
+
+    def __init__(self, values: Mapping[str, Any], places: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.places = dict(places)
+
+
+def merge(parts: Mapping[str, Any]) -> Section:
+    """Put one mapping together from several, so that a value that several share is written once.
+
+    Args:
+        parts: what YAML gave, by its dotted path in the file, the most special one last. A key may stand in one of
+            them only; mappings of the same key are merged.
+
+    Raises:
+        UserError: a part is not a mapping, or two parts give the same key.
+    """
+    for path, part in parts.items():
+        if not isinstance(part, dict):
+            raise UserError(f"{path} is {_show(part)}; expected a mapping; correct it in params.yaml")
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for key in dict.fromkeys(key for part in parts.values() for key in part):
+        holders = [path for path, part in parts.items() if key in part]
+        found = {_join(path, key): parts[path][key] for path in holders}
+        if len(found) > 1 and not all(isinstance(value, dict) for value in found.values()):
+            raise UserError(f"{' and '.join(found)} are both given; expected the key in one place; remove one of them")
+        values[key] = merge(found) if len(found) > 1 else next(iter(found.values()))
+        places[key] = holders[-1]
+    return Section(values, places)
+
+
 def build(cls: type[T], mapping: Any, path: str) -> T:
     """Build the dataclass `cls` from a mapping that names exactly its fields.
 
     Args:
         cls: a dataclass whose fields are dataclasses, bool, int, float, str, Literal, tuple[X, ...], dict[str, X] or
             X | None.
-        mapping: what YAML gave.
+        mapping: what YAML gave, or a `Section`.
         path: where the mapping stands in the file (`profiles.sample.train`), for errors.
 
     Raises:
@@ -29,12 +67,13 @@ def build(cls: type[T], mapping: Any, path: str) -> T:
     names = _names(cls)
     for key in mapping:
         if key not in names:
-            raise UserError(f"unknown key {_join(path, key)}; expected one of {', '.join(names)}; correct or remove it")
+            where = _place(mapping, path, key)
+            raise UserError(f"unknown key {where}; expected one of {', '.join(names)}; correct or remove it")
     for name in names:
         if name not in mapping:
             raise UserError(f"missing key {_join(path, name)}; expected {_describe(_hints(cls)[name])}; add it")
     hints = _hints(cls)
-    return cls(**{name: convert(hints[name], mapping[name], _join(path, name)) for name in names})
+    return cls(**{name: convert(hints[name], mapping[name], _place(mapping, path, name)) for name in names})
 
 
 def convert(kind: Any, value: Any, path: str) -> Any:
@@ -84,6 +123,11 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
 
 def _names(cls: type[Any]) -> list[str]:
     return [f.name for f in fields(cls)]
+
+
+def _place(mapping: dict[str, Any], path: str, key: str) -> str:
+    """Where in the file a key of the mapping stands."""
+    return _join(mapping.places[key] if isinstance(mapping, Section) else path, key)
 
 
 def _join(path: str, key: str) -> str:

@@ -28,7 +28,7 @@ class Switches:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes and the choices the paper leaves open (`profiles.*.network` in params.yaml).
+    """Sizes and the choices the paper leaves open (`shared.network` and `profiles.*.network` in params.yaml).
 
     Attributes:
         resnest_backbone: timm name of the ResNeSt.

@@ -22,7 +22,7 @@ class InferSwitches:
 
 @dataclass(frozen=True)
 class InferConfig:
-    """Inference (`profiles.*.infer` in params.yaml).
+    """Inference (`shared.infer` and `profiles.*.infer` in params.yaml).
 
     Attributes:
         split: what to segment: `train` or `val` of DAVIS-2017, scored here; or, of the data set `challenge`,

@@ -1,4 +1,4 @@
-"""Parameters of the embedded sample (section `world` of a profile)."""
+"""Parameters of the rendered sample (section `world` of params.yaml)."""
 
 from __future__ import annotations
 
@@ -111,10 +111,9 @@ class MannequinCounts:
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """The embedded sample.
+    """The rendered sample.
 
     Attributes:
-        render: whether anything is rendered; a profile on published data says false.
         seed: every scene's seed derives from it.
         frame_height: rows of a frame.
         frame_width: columns of a frame.
@@ -129,7 +128,6 @@ class WorldConfig:
         mannequin: numbers of the RGB + depth set.
     """
 
-    render: bool
     seed: int
     frame_height: int
     frame_width: int

@@ -1,4 +1,4 @@
-"""Settings of the simulated videos: `profiles.<p>.synthesis`."""
+"""Settings of the simulated videos: `shared.synthesis` and `profiles.<p>.synthesis`."""
 
 from __future__ import annotations
 

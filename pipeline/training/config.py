@@ -22,7 +22,7 @@ class LossSwitches:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training stage (`profiles.*.pretrain`, `profiles.*.train`).
+    """One training stage: its section `pretrain` or `train` of a profile, with the profile's and the shared `training`.
 
     Attributes:
         epochs: epochs.

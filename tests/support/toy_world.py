@@ -12,13 +12,13 @@ from pipeline.core.params import build
 from pipeline.sample.config import DavisCounts, KindCounts, MannequinCounts, StillCounts, WorldConfig, YouTubeVosCounts
 
 
-def world_section(profile: str) -> dict[str, Any]:
+def world_section() -> dict[str, Any]:
     settings = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text())
-    section: dict[str, Any] = settings["profiles"][profile]["world"]
+    section: dict[str, Any] = settings["world"]
     return section
 
 
-WORLD = build(WorldConfig, world_section("sample"), "profiles.sample.world")
+WORLD = build(WorldConfig, world_section(), "world")
 ONE = KindCounts(single=1, multi=1, lookalike=1)
 NONE = KindCounts(single=0, multi=0, lookalike=0)
 TOY = replace(
