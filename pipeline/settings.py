@@ -22,7 +22,7 @@ from pipeline.training.config import LossSwitches, TrainingConfig
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How a stage is run; nothing here changes a result.
+    """How a stage is run; nothing here changes a result, but `processes` with batch norm on a CPU.
 
     Attributes:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.

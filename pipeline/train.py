@@ -65,10 +65,12 @@ def run(settings: Settings, layout: Layout) -> None:
         layout: where things are.
 
     Raises:
-        UserError: the pretrained weights are of another architecture, or there is nothing to train on.
+        UserError: the pretrained weights are missing or of another architecture, or there is nothing to train on.
     """
     params = settings.profile_params
     start_path = layout.model("pretrain")
+    if not start_path.is_file():
+        raise UserError(f"{start_path} does not exist; expected the pretrained weights; run the pretrain stage first")
     folders = [f for name in ("davis", "youtubevos") for f in (layout.raw(name), layout.depth(name))]
     job = Job(
         name="train",

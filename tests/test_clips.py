@@ -103,10 +103,10 @@ def test_sampling_from_archives(davis_raw: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     for _ in range(40):
         clip = dataset.sample(rng, 2)
-        assert (clip.frames.shape, str(clip.frames.dtype)) == ((3, 3, 32, 32), "float32")
+        assert (clip.frames.shape, str(clip.frames.dtype)) == ((3, 3, 32, 32), "uint8")
+        assert clip.depth is not None
         assert (clip.depth.shape, str(clip.depth.dtype)) == ((3, 1, 32, 32), "float32")
         assert (clip.masks.shape, str(clip.masks.dtype)) == ((3, 32, 32), "uint8")
-        assert 0 <= clip.frames.min() <= clip.frames.max() <= 1
         assert set(np.unique(clip.masks[0])) - {0} == set(range(1, clip.n_objects + 1))
         assert clip.masks.max() <= clip.n_objects  # an object that comes late is background
         counts.add(clip.n_objects)
@@ -125,7 +125,7 @@ def test_objects_beyond_the_limit_become_background() -> None:
         clip = dataset.sample(rng, 0)
         assert clip.n_objects == 2
         assert set(np.unique(clip.masks)) == {0, 1, 2}
-        assert not clip.depth.any()
+        assert clip.depth is None
         columns = [int(np.flatnonzero((clip.masks[0] == k).any(axis=0))[0]) // 8 for k in (1, 2)]
         assert columns == sorted(columns)
         for k in (1, 2):
@@ -156,7 +156,7 @@ def test_draws_again_until_the_first_frame_shows_an_object() -> None:
     dataset = ClipDataset([ClipSource(Fake("f", 1, mask, 7), None, None, True)], replace(CONFIG, augment=augment))
     for seed in range(5):
         clip = dataset.sample(np.random.default_rng(seed), 0)
-        np.testing.assert_allclose(clip.frames[:, 0, 0, 0] * 255, [3, 4, 5], atol=1e-4)
+        np.testing.assert_array_equal(clip.frames[:, 0, 0, 0], [3, 4, 5])
     with pytest.raises(UserError, match="no object in their first frame"):
         empty = Fake("empty", 2, lambda t: np.zeros((32, 32), np.uint8))
         ClipDataset([ClipSource(empty, None, None, True)], CONFIG).sample(np.random.default_rng(0), 0)
@@ -170,8 +170,8 @@ def test_simulated_clips_ignore_the_skip(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
         assert dataset.sample(rng, 25).n_objects == 1
-        values = long.sample(rng, 25).frames[:, 0, 0, 0] * 255
-        np.testing.assert_allclose(np.diff(values), 1, atol=1e-4)
+        values = long.sample(rng, 25).frames[:, 0, 0, 0].astype(int)
+        np.testing.assert_array_equal(np.diff(values), 1)
 
 
 def test_shares_of_the_sources() -> None:
@@ -194,6 +194,8 @@ def test_shares_of_the_sources() -> None:
 
 
 def _equal(a: Clip, b: Clip) -> bool:
+    if a.depth is None or b.depth is None:
+        return a.depth is b.depth
     pairs = ((a.frames, b.frames), (a.depth, b.depth), (a.masks, b.masks))
     return a.n_objects == b.n_objects and all(np.array_equal(x, y) for x, y in pairs)
 
@@ -242,6 +244,19 @@ def test_a_damaged_frame_is_named(toy_video: Toy, tmp_path: Path) -> None:
         ClipDataset([ClipSource(source, None, None, True)], CONFIG).sample(np.random.default_rng(0), 0)
 
 
+def test_frames_that_change_size_within_a_video_are_refused() -> None:
+    class Growing(Fake):
+        def frame(self, video: Video, frame_id: str) -> NDArray[np.uint8]:
+            return np.zeros((*self.mask(video, frame_id).shape, 3), np.uint8)
+
+        def mask(self, video: Video, frame_id: str) -> NDArray[np.uint8]:
+            return np.ones((48, 60 if frame_id < "00002" else 80), np.uint8)
+
+    source = ClipSource(Growing("grow", 1, _stripes(1), 3), None, None, True)
+    with pytest.raises(UserError, match=r"frame grow-0/00002 is 80x48, frame grow-0/00000 is 60x48; expected one size"):
+        ClipDataset([source], CONFIG).sample(np.random.default_rng(0), 0)
+
+
 def test_collate() -> None:
     rng = np.random.default_rng(0)
     sources = [Fake("one", 1, _stripes(1)), Fake("two", 1, _stripes(2))]
@@ -251,12 +266,20 @@ def test_collate() -> None:
     clips[0] = replace(clips[0], n_objects=1)
     batch = collate(clips, 3)
     assert batch.frames.shape == (2, 3, 3, 32, 32)
-    assert batch.depth.shape == (2, 3, 1, 32, 32)
-    assert (batch.labels.shape, batch.labels.dtype) == ((2, 3, 32, 32), torch.int64)
+    assert batch.depth is None
+    assert (batch.labels.shape, batch.labels.dtype) == ((2, 3, 32, 32), torch.uint8)
     assert batch.objects.dtype == torch.bool
     assert batch.objects[0].tolist() == [True, False, False]
     assert batch.objects.sum(1).tolist() == [clip.n_objects for clip in clips]
     assert batch.labels[0, 1, 0, 0] == 255
     np.testing.assert_array_equal(batch.frames[1].numpy(), clips[1].frames)
+    on_device = batch.to(torch.device("cpu"))
+    assert (on_device.labels.dtype, on_device.frames.dtype) == (torch.int64, torch.float32)
+    torch.testing.assert_close(on_device.frames * 255, batch.frames.float())
+    deep = replace(clips[0], depth=np.full((3, 1, 32, 32), 0.5, np.float32))
+    both = collate([deep, deep], 3).depth
+    assert both is not None and both.shape == (2, 3, 1, 32, 32)
+    with pytest.raises(ValueError, match="1 of 2 clips have depth"):
+        collate([deep, clips[1]], 3)
     with pytest.raises(ValueError, match="the batch has 0 slots"):
         collate(clips, 0)

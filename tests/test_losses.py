@@ -92,7 +92,19 @@ def test_carried_masks_by_hand() -> None:
     labels[..., :2] = 1
     carried = torch.tensor([[[[[0.8, 0.3], [0.8, 0.3]], [[0.5, 0.5], [0.5, 0.5]]]]])
     got = carried_cross_entropy(carried, labels, torch.tensor([[True, False]]))
-    assert float(got) == pytest.approx(-(math.log(0.801) + math.log(0.701)) / 2, rel=1e-5)
+    assert got.tolist() == pytest.approx([-(math.log(0.801) + math.log(0.701)) / 2], rel=1e-5)
+
+
+def test_void_does_not_count_in_the_carried_loss() -> None:
+    """The lower half is void, a void corner of the upper half leaves the object's share of the rest at one."""
+    labels = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
+    labels[0, 0, :, :2] = 1
+    labels[0, 0, 2:] = 255
+    labels[0, 0, 0, 0] = 255
+    labels[1] = 255
+    carried = torch.tensor([[0.8, 0.3], [0.1, 0.9]]).expand(2, 1, 1, 2, 2)
+    got = carried_cross_entropy(carried, labels, torch.ones(2, 1, dtype=torch.bool))
+    assert got.tolist() == pytest.approx([-(0.75 * math.log(0.801) + math.log(0.701)) / 1.75, 0.0], rel=1e-5)
 
 
 def test_switch_and_weights() -> None:

@@ -33,6 +33,11 @@ def test_refuses_empty_and_unpaired(tmp_path: Path) -> None:
         open_simulated(tmp_path)
 
 
+def test_a_data_set_that_is_switched_off_gives_no_videos(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("name,image,n_objects\n")
+    assert open_simulated(tmp_path).videos == ()
+
+
 def test_depth_maps(tmp_path: Path) -> None:
     toy = make_toy()
     maps = DepthMaps(write_depth(tmp_path, {"a": toy, "b": toy}))

@@ -24,6 +24,7 @@ from pipeline.training.curriculum import learning_rate, max_skip
 from pipeline.training.loop import fit, one_hot
 from pipeline.training.losses import Objective
 from pipeline.training.stage import Job, make_network, run_job
+from pipeline.training.state import State
 from tests.support.tiny_archives import Toy
 from tests.support.toy_training import TRAINING, toy_source
 from tests.test_network import ALL_ON, TINY
@@ -58,12 +59,14 @@ def train(
     return network, history
 
 
-def test_resume_equals_no_interruption(toy_video: Toy, tmp_path: Path) -> None:
-    whole, history = train(toy_video, tmp_path / "a.pt", Objective(LossSwitches(True), TRAINING), TRAINING)
+@pytest.mark.parametrize("ema_decay", [0.0, 0.7])
+def test_resume_equals_no_interruption(toy_video: Toy, tmp_path: Path, ema_decay: float) -> None:
+    config = replace(TRAINING, ema_decay=ema_decay)
+    whole, history = train(toy_video, tmp_path / "a.pt", Objective(LossSwitches(True), config), config)
     with pytest.raises(KeyboardInterrupt):
-        train(toy_video, tmp_path / "b.pt", StopAfter(TRAINING, 5), TRAINING)
+        train(toy_video, tmp_path / "b.pt", StopAfter(config, 5), config)
     assert load_checkpoint(tmp_path / "b.pt", "dstm-training")["step"] == 3  # the last whole epoch
-    resumed, again = train(toy_video, tmp_path / "b.pt", Objective(LossSwitches(True), TRAINING), TRAINING, workers=3)
+    resumed, again = train(toy_video, tmp_path / "b.pt", Objective(LossSwitches(True), config), config, workers=2)
     assert history == again
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
 
@@ -82,6 +85,67 @@ def test_overfits_one_clip(toy_video: Toy, tmp_path: Path) -> None:
         both, either = (predicted == k) & (labels[:, 1:] == k), (predicted == k) | (labels[:, 1:] == k)
         assert float(both.sum() / either.sum()) > 0.6, f"object {k}"
     assert history[-1]["loss"] < 1.2
+
+
+class Snapshots(Objective):
+    """Keeps the weights that each step starts from."""
+
+    def __init__(self, config: TrainingConfig, network: DSTM) -> None:
+        super().__init__(LossSwitches(True), config)
+        self.network = network
+        self.seen: list[dict[str, torch.Tensor]] = []
+
+    def __call__(self, outcome: Unrolled, batch: Batch) -> dict[str, torch.Tensor]:
+        self.seen.append({name: value.clone() for name, value in self.network.state_dict().items()})
+        return super().__call__(outcome, batch)
+
+
+def test_network_ends_with_the_moving_average(toy_video: Toy, tmp_path: Path) -> None:
+    """The average starts at the weights after the first step and keeps 0.7 of itself at each later one."""
+    config = replace(TRAINING, ema_decay=0.7)
+    dataset = ClipDataset([toy_source(toy_video)], config.clips)
+    torch.manual_seed(0)
+    network = DSTM(ALL_ON, replace(TINY, norm="group"))
+    objective, state = Snapshots(config, network), tmp_path / "s.pt"
+    fit(network, dataset, objective, config, seed=3, device=CPU, workers=1, state_path=state, processes=ALONE)
+    last = load_checkpoint(state, "dstm-training")["state_dict"]
+    name = "decoder.predict.weight"
+    expected = objective.seen[1][name]
+    for weights in [*objective.seen[2:], last]:
+        expected = 0.7 * expected + 0.3 * weights[name]
+    torch.testing.assert_close(network.state_dict()[name], expected)
+    assert not torch.equal(network.state_dict()[name], last[name])
+
+
+def test_batch_too_small_for_batch_norm_is_refused(toy_video: Toy, tmp_path: Path) -> None:
+    config = replace(TRAINING, batch=1)
+    with pytest.raises(UserError, match="batch is 1 over 1 processes with"):
+        train(toy_video, tmp_path / "s.pt", Objective(LossSwitches(True), config), config)
+
+
+class NotFinite(Objective):
+    """Gives no number at step 2."""
+
+    def __call__(self, outcome: Unrolled, batch: Batch) -> dict[str, torch.Tensor]:
+        losses = super().__call__(outcome, batch)
+        self.step = getattr(self, "step", -1) + 1
+        return {**losses, "loss": losses["loss"] * (math.nan if self.step == 2 else 1.0)}
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight(
+    toy_video: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    update = State.update
+
+    def counted(state: State) -> None:
+        steps.append(state.step)
+        update(state)
+
+    monkeypatch.setattr(State, "update", counted)
+    with pytest.raises(UserError, match="the loss is nan at step 2"):
+        train(toy_video, tmp_path / "s.pt", NotFinite(LossSwitches(True), TRAINING), TRAINING)
+    assert steps == [0, 1]
 
 
 def test_a_loss_that_is_not_finite_stops(toy_video: Toy, tmp_path: Path) -> None:

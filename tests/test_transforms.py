@@ -44,8 +44,8 @@ def test_frame_depth_and_mask_show_the_same_place(config: AugmentConfig, shape: 
         for t in range(3):
             frame, near, ids = view.frame(rgb, t), view.depth(depth, t), view.mask(mask, t)
             assert (frame.shape, near.shape, ids.shape) == ((3, 32, 32), (1, 32, 32), (32, 32))
-            assert [str(x.dtype) for x in (frame, near, ids)] == ["float32", "float32", "uint8"]
-            column, row = frame[0] * 255, frame[1] * 255
+            assert [str(x.dtype) for x in (frame, near, ids)] == ["uint8", "float32", "uint8"]
+            column, row = frame[0].astype(float), frame[1].astype(float)
             np.testing.assert_allclose(near[0] * 255, column, atol=1)  # frames are sampled in 8 bits
             # where the coordinate lies safely within a square, the mask is that square's
             inner = np.logical_and.reduce([(c % 8 > 0.9) & (c % 8 < 6.1) for c in (column, row)])
@@ -66,7 +66,7 @@ def test_views_differ_over_frames_only_by_the_affine() -> None:
     rgb, _, mask = _coordinates()
     still, moving = _draw(PLAIN, 0, mask), _draw(AFFINE, 0, mask)
     np.testing.assert_array_equal(still.frame(rgb, 0), still.frame(rgb, 2))
-    assert np.abs(moving.frame(rgb, 0) - moving.frame(rgb, 2)).max() > 0.01
+    assert np.abs(moving.frame(rgb, 0).astype(int) - moving.frame(rgb, 2)).max() > 3
 
 
 def test_short_side_lies_between_crop_and_original() -> None:
@@ -122,13 +122,13 @@ def test_color_jitter_is_bounded_and_alike_over_the_clip() -> None:
         view = _draw(replace(PLAIN, color_jitter=0.2), seed, mask)
         first, last = view.frame(grey, 0), view.frame(grey, 2)
         np.testing.assert_array_equal(first, last)
-        np.testing.assert_allclose(first, first[0, 0, 0], atol=1e-5)  # grey stays grey
-        values.append(float(first[0, 0, 0]))
+        np.testing.assert_allclose(first.astype(int), int(first[0, 0, 0]), atol=1)  # grey stays grey, but for rounding
+        values.append(float(first[0, 0, 0]) / 255)
     assert 0.4 - 0.01 <= min(values) < 0.45
     assert 0.55 < max(values) <= 0.6 + 0.01
     np.testing.assert_allclose(_draw(PLAIN, 0, mask).color, np.eye(3, 4), atol=1e-6)
     white = np.full((H, W, 3), 255, np.uint8)
-    assert _draw(replace(PLAIN, color_jitter=0.9), 1, mask).frame(white, 0).max() <= 1
+    assert _draw(replace(PLAIN, color_jitter=0.9), 1, mask).frame(white, 0).dtype == np.uint8
 
 
 def test_equal_seeds_give_equal_views() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,13 +20,53 @@ from pipeline.datasets.video import Video, VideoSource
 _MAX_DRAWS = 200  # of clips whose first frame shows no object, before the data is called unusable
 
 
+@dataclass
+class Clip:
+    """T frames of one video.
+
+    Attributes:
+        frames: uint8 T,3,H,W, RGB.
+        depth: float32 T,1,H,W in [0, 1], inverse depth (1 near); None where no depth is read.
+        masks: uint8 T,H,W; 0 background, 1..n_objects, 255 void. Every object shows in the first frame.
+        n_objects: number of objects.
+    """
+
+    frames: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None
+    masks: NDArray[np.uint8]
+    n_objects: int
+
+
+class ClipMaker(Protocol):
+    """Whatever clips can be drawn from."""
+
+    @property
+    def name(self) -> str:
+        """Name of the set, for messages."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Number of its videos or images, by which sources without a share divide what is left."""
+        ...
+
+    @property
+    def share(self) -> float | None:
+        """Share of the samples that come from here, in (0, 1]; None: by the count."""
+        ...
+
+    def draw(self, rng: np.random.Generator, config: ClipConfig, max_skip: int) -> Clip | None:
+        """Draw a clip; None where the draw shows no object in its first frame."""
+        ...
+
+
 @dataclass(frozen=True)
 class ClipSource:
     """One set of videos that clips are drawn from.
 
     Attributes:
         videos: the annotated videos.
-        depth: their depth maps, or None: depth is zero and no file is read.
+        depth: their depth maps, or None: no depth is read.
         share: share of the samples that come from here, in (0, 1]; None: the sources without share divide what the
             others leave in proportion to their numbers of videos.
         skips: whether frames may be skipped; False for simulated videos, whose frames have no pace.
@@ -36,43 +77,76 @@ class ClipSource:
     share: float | None
     skips: bool
 
+    @property
+    def name(self) -> str:
+        """Name of the set, for messages."""
+        return self.videos.name
 
-@dataclass
-class Clip:
-    """T frames of one video.
+    @property
+    def count(self) -> int:
+        """Number of videos."""
+        return len(self.videos.videos)
 
-    Attributes:
-        frames: float32 T,3,H,W in [0, 1], RGB.
-        depth: float32 T,1,H,W in [0, 1], inverse depth (1 near); zeros where the source has none.
-        masks: uint8 T,H,W; 0 background, 1..n_objects, 255 void. Every object shows in the first frame.
-        n_objects: number of objects.
-    """
+    def draw(self, rng: np.random.Generator, config: ClipConfig, max_skip: int) -> Clip | None:
+        """Draw one augmented clip.
 
-    frames: NDArray[np.float32]
-    depth: NDArray[np.float32]
-    masks: NDArray[np.uint8]
-    n_objects: int
+        Args:
+            rng: everything random is drawn from it, so an equally seeded one gives an equal clip.
+            config: shape and augmentation of the clip.
+            max_skip: most frames left out between two frames of the clip, counted in annotated frames.
+
+        Returns:
+            The clip, or None where its first frame shows no object.
+
+        Raises:
+            UserError: unreadable files, or frames of one video that differ in size.
+        """
+        video = self.videos.videos[rng.integers(len(self.videos.videos))]
+        frame_ids = draw_frames(rng, video.annotated, config.n_frames, max_skip if self.skips else 0)
+        first = self.videos.mask(video, frame_ids[0])
+        present = object_ids(first)
+        if not present:
+            return None
+        view = draw_view(rng, config.augment, first, present, len(frame_ids))
+        shown = object_ids(view.mask(first, 0))
+        if not shown:  # a tiny object between the sampled pixels
+            return None
+        n_chosen = min(len(shown), config.max_objects)
+        chosen = sorted(int(i) for i in rng.choice(shown, n_chosen, replace=False))
+        return _read_clip(self, video, frame_ids, first, view, chosen)
 
 
 @dataclass
 class Batch:
-    """B clips as tensors.
+    """B clips as tensors: as they are stored after `collate`, as the network takes them after `to`.
 
     Attributes:
-        frames: float32 B,T,3,H,W in [0, 1].
-        depth: float32 B,T,1,H,W in [0, 1].
-        labels: int64 B,T,H,W; 0 background, 1..K, 255 void.
+        frames: uint8 B,T,3,H,W, or float32 in [0, 1] after `to`.
+        depth: float32 B,T,1,H,W in [0, 1]; None where no clip has depth.
+        labels: uint8 B,T,H,W, int64 after `to`; 0 background, 1..K, 255 void.
         objects: bool B,K: which of the K object slots of a clip are in use (always the first ones).
     """
 
     frames: torch.Tensor
-    depth: torch.Tensor
+    depth: torch.Tensor | None
     labels: torch.Tensor
     objects: torch.Tensor
 
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory, from which a GPU copies while it computes."""
+        depth = None if self.depth is None else self.depth.pin_memory()
+        return Batch(self.frames.pin_memory(), depth, self.labels.pin_memory(), self.objects.pin_memory())
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device, in the types that the network and the losses take; bytes travel, not floats."""
+        frames = self.frames.to(device, non_blocking=True).float().div_(255)
+        depth = None if self.depth is None else self.depth.to(device, non_blocking=True)
+        labels = self.labels.to(device, non_blocking=True).long()
+        return Batch(frames, depth, labels, self.objects.to(device, non_blocking=True))
+
 
 class ClipDataset:
-    """Draws augmented clips from several sources; safe to sample from several threads at once.
+    """Draws augmented clips from several sources; safe to sample from several threads and forked processes at once.
 
     Args:
         sources: where clips come from.
@@ -82,11 +156,16 @@ class ClipDataset:
         UserError: no source, or shares that do not add up.
     """
 
-    def __init__(self, sources: Sequence[ClipSource], config: ClipConfig) -> None:
+    def __init__(self, sources: Sequence[ClipMaker], config: ClipConfig) -> None:
         self.sources = tuple(sources)
         self.config = config
         self.shares = _share_out(self.sources)
         self._cumulative = np.cumsum(self.shares)
+
+    @property
+    def count(self) -> int:
+        """Number of videos or images over all sources."""
+        return sum(source.count for source in self.sources)
 
     def sample(self, rng: np.random.Generator, max_skip: int) -> Clip:
         """Draw one clip.
@@ -100,22 +179,11 @@ class ClipDataset:
             UserError: unreadable files, or no clip with an object in its first frame in many draws.
         """
         for _ in range(_MAX_DRAWS):
-            source = self.sources[self._draw_source(rng)]
-            video = source.videos.videos[rng.integers(len(source.videos.videos))]
-            frame_ids = draw_frames(rng, video.annotated, self.config.n_frames, max_skip if source.skips else 0)
-            first = source.videos.mask(video, frame_ids[0])
-            present = object_ids(first)
-            if not present:
-                continue
-            view = draw_view(rng, self.config.augment, first, present, len(frame_ids))
-            shown = object_ids(view.mask(first, 0))
-            if not shown:  # a tiny object between the sampled pixels
-                continue
-            n_chosen = min(len(shown), self.config.max_objects)
-            chosen = sorted(int(i) for i in rng.choice(shown, n_chosen, replace=False))
-            return _read_clip(source, video, frame_ids, first, view, chosen)
+            clip = self.sources[self._draw_source(rng)].draw(rng, self.config, max_skip)
+            if clip is not None:
+                return clip
         raise UserError(
-            f"{_MAX_DRAWS} clips in a row of {', '.join(s.videos.name for s in self.sources)} show no object in their "
+            f"{_MAX_DRAWS} clips in a row of {', '.join(s.name for s in self.sources)} show no object in their "
             "first frame; expected annotated objects; check the masks"
         )
 
@@ -124,16 +192,16 @@ class ClipDataset:
         return min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.sources) - 1)
 
 
-def _share_out(sources: tuple[ClipSource, ...]) -> tuple[float, ...]:
+def _share_out(sources: tuple[ClipMaker, ...]) -> tuple[float, ...]:
     """Share of the samples of each source; they add up to 1."""
-    if not sources or not all(s.videos.videos for s in sources):
+    if not sources or not all(s.count for s in sources):
         raise UserError("a source of training clips holds no video; expected at least one; check the data sets")
     fixed = [s.share for s in sources if s.share is not None]
     if any(not 0 < share <= 1 for share in fixed) or sum(fixed) > 1 + 1e-9:
         raise UserError(f"shares of the training clips are {fixed}; expected numbers in (0, 1] that sum to at most 1")
-    n_open = sum(len(s.videos.videos) for s in sources if s.share is None)
+    n_open = sum(s.count for s in sources if s.share is None)
     left = 1 - sum(fixed)
-    shares = [s.share if s.share is not None else left * len(s.videos.videos) / n_open for s in sources]
+    shares = [s.share if s.share is not None else left * s.count / n_open for s in sources]
     return tuple(share / sum(shares) for share in shares)  # where every source has a share they may sum to less
 
 
@@ -171,17 +239,23 @@ def _read_clip(
     renumber[VOID] = VOID
     n_frames, crop = len(frame_ids), view.crop
     clip = Clip(
-        frames=np.empty((n_frames, 3, crop, crop), np.float32),
-        depth=np.zeros((n_frames, 1, crop, crop), np.float32),
+        frames=np.empty((n_frames, 3, crop, crop), np.uint8),
+        depth=None if source.depth is None else np.zeros((n_frames, 1, crop, crop), np.float32),
         masks=np.empty((n_frames, crop, crop), np.uint8),
         n_objects=len(chosen),
     )
     for index, frame_id in enumerate(frame_ids):
         mask = source.videos.mask(video, frame_id) if index else first
         frame = source.videos.frame(video, frame_id)
+        if mask.shape != first.shape or frame.shape[:2] != first.shape:
+            raise UserError(
+                f"{source.name}: frame {video.name}/{frame_id} is {frame.shape[1]}x{frame.shape[0]}, frame "
+                f"{video.name}/{frame_ids[0]} is {first.shape[1]}x{first.shape[0]}; expected one size in a video; "
+                "resize them or split the video"
+            )
         clip.frames[index] = view.frame(frame, index)
         clip.masks[index] = renumber[view.mask(mask, index)]
-        if source.depth is not None:
+        if source.depth is not None and clip.depth is not None:
             depth = source.depth.read(video, frame_id, frame)
             if depth.shape != mask.shape:
                 raise UserError(
@@ -198,13 +272,19 @@ def collate(clips: Sequence[Clip], max_objects: int) -> Batch:
     Args:
         clips: B clips of at most `max_objects` objects each.
         max_objects: K, the number of object slots.
+
+    Raises:
+        ValueError: a clip has more objects, or some clips have depth and others none.
     """
     n_objects = torch.tensor([clip.n_objects for clip in clips])
     if int(n_objects.max()) > max_objects:
         raise ValueError(f"a clip has {int(n_objects.max())} objects; the batch has {max_objects} slots")
+    depth = [clip.depth for clip in clips if clip.depth is not None]
+    if depth and len(depth) != len(clips):
+        raise ValueError(f"{len(depth)} of {len(clips)} clips have depth; expected all or none")
     return Batch(
         frames=torch.from_numpy(np.stack([clip.frames for clip in clips])),
-        depth=torch.from_numpy(np.stack([clip.depth for clip in clips])),
-        labels=torch.from_numpy(np.stack([clip.masks for clip in clips])).long(),
+        depth=torch.from_numpy(np.stack(depth)) if depth else None,
+        labels=torch.from_numpy(np.stack([clip.masks for clip in clips])),
         objects=torch.arange(max_objects)[None] < n_objects[:, None],
     )

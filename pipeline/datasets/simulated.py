@@ -14,16 +14,18 @@ from pipeline.datasets.video import VideoSource
 def open_simulated(folder: Path) -> VideoSource:
     """Open the shards of simulated clips of one data set; every frame is annotated.
 
+    A folder that holds the synthesize stage's `clips.csv` and no shard gives no videos: its data set is switched off.
+
     Args:
         folder: holds `shard-*.zip` with members `JPEGImages/<clip>/<id>.jpg` and `Annotations/<clip>/<id>.png`.
 
     Raises:
-        UserError: no clip at all, or a clip whose frames and masks do not pair up.
+        UserError: neither clips nor their table, or a clip whose frames and masks do not pair up.
     """
     archive = open_shards(folder)
     frames = group_by_video(archive, "JPEGImages", ".jpg")
     masks = group_by_video(archive, "Annotations", ".png")
-    if not frames:
+    if not frames and not (folder / "clips.csv").is_file():
         raise UserError(
             f"{folder} holds no simulated clip; expected shard-*.zip; run the synthesize stage of this data set"
         )

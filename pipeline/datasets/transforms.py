@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.config import AugmentConfig
 
+_TO_BYTES = np.array([1, 1, 1, 255], np.float32)  # a colour matrix for [0, 1] applied to 8-bit values
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, the weights behind JPEG's luminance
 
 
@@ -35,12 +36,18 @@ class View:
     color: NDArray[np.float32]
     affines: tuple[NDArray[np.float64], ...] | None
 
-    def frame(self, rgb: NDArray[np.uint8], index: int) -> NDArray[np.float32]:
-        """Frame number `index` of the clip: uint8 H,W,3 to float32 3,crop,crop in [0, 1]."""
+    def frame(self, rgb: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """Frame number `index` of the clip: uint8 H,W,3 to uint8 3,crop,crop."""
         smaller = self.side > self.crop and self.affines is None
         view = self._resample(rgb, index, cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-        colored = cv2.transform(view.astype(np.float32) / 255, self.color)
-        return np.ascontiguousarray(np.clip(colored, 0, 1).transpose(2, 0, 1), dtype=np.float32)
+        if not self.plain:
+            view = cv2.transform(np.ascontiguousarray(view), self.color * _TO_BYTES)  # rounds and saturates
+        return np.ascontiguousarray(view.transpose(2, 0, 1), dtype=np.uint8)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the colours stay as they are."""
+        return bool(np.allclose(self.color, np.eye(3, 4), atol=1e-6))
 
     def depth(self, depth: NDArray[np.float32], index: int) -> NDArray[np.float32]:
         """Depth of frame `index`: float32 H,W to 1,crop,crop, values as they are (an inverse depth does not zoom)."""

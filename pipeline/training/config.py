@@ -38,6 +38,8 @@ class TrainingConfig:
         decay_factor: see `schedule`.
         warmup_steps: linear warm-up of the learning rate.
         clip_norm: largest gradient norm; 0: not clipped.
+        ema_decay: share of the exponential moving average of the weights that a step keeps; the checkpoint holds the
+            average. 0: no average, the checkpoint holds the last weights (the paper names none).
         skip_start: largest number of frames skipped between two of a clip in the first epoch.
         skip_end: the same in the last epoch; it grows linearly between.
         davis_share: share of the clips drawn from DAVIS where there are several sources; 0: by numbers of videos.
@@ -60,6 +62,7 @@ class TrainingConfig:
     decay_factor: float
     warmup_steps: int
     clip_norm: float
+    ema_decay: float
     skip_start: int
     skip_end: int
     davis_share: float
@@ -78,6 +81,8 @@ class TrainingConfig:
             raise UserError(f"training: skip_end is {self.skip_end}; expected at least skip_start ({self.skip_start})")
         if self.lr <= 0:
             raise UserError(f"training: lr is {self.lr}; expected more than 0; correct params.yaml")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"training: ema_decay is {self.ema_decay}; expected a number in [0, 1)")
         if not 0 <= self.davis_share < 1:
             raise UserError(
                 f"training: davis_share is {self.davis_share}; expected a number in [0, 1); correct params.yaml"

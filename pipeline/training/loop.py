@@ -1,34 +1,32 @@
-"""The training loop: batches from threads, one step, a line an epoch, state that survives a kill."""
+"""The training loop: one step, a line an epoch, averaged weights, state that survives a kill."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.core.errors import UserError
+from pipeline.core.kernels.onednn import arithmetic
 from pipeline.core.processes import Processes
 from pipeline.core.runtime import log
-from pipeline.datasets.clips import Batch, Clip, ClipDataset, collate
+from pipeline.datasets.clips import Batch, ClipDataset
 from pipeline.dstm.network import DSTM
+from pipeline.training.batches import batches, first_batch
 from pipeline.training.config import TrainingConfig
 from pipeline.training.curriculum import learning_rate, max_skip
 from pipeline.training.losses import Objective
+from pipeline.training.state import State, make_state
 
-STATE_KIND = "dstm-training"
+_READ_EVERY = 20  # steps between two looks at the losses on a GPU, which would wait for it
 
 
 def fit(
@@ -43,7 +41,7 @@ def fit(
     state_path: Path,
     processes: Processes,
 ) -> list[dict[str, float]]:
-    """Train `network` in place.
+    """Train `network` in place; with `ema_decay` it ends with the averaged weights.
 
     A clip is drawn from a generator of (seed, step, place in the batch) alone, so neither workers, nor processes, nor
     an interruption change what is seen.
@@ -55,7 +53,7 @@ def fit(
         config: the stage.
         seed: of the clips.
         device: of the computation.
-        workers: threads that prepare clips.
+        workers: processes that prepare clips.
         state_path: file of the resume state, removed by the caller when the result is written.
         processes: this process among those that share the batch.
 
@@ -63,79 +61,128 @@ def fit(
         A row an epoch: epoch, step, lr, max_skip and the mean of every loss.
 
     Raises:
-        UserError: a loss is not finite, or `state_path` is of another network.
+        UserError: a loss is not finite, the batch is too small for batch norm, or `state_path` is of another network.
         KeyboardInterrupt: interrupted; the state is saved.
     """
-    n_videos = sum(len(source.videos.videos) for source in dataset.sources)
-    steps_per_epoch = config.steps_per_epoch or max(1, -(-n_videos // config.batch))
-    optimizer = _make_optimizer(network, config)
-    history: list[dict[str, float]] = []
-    sums: dict[str, float] = {}
-    first = 0
-    if state_path.exists():
-        first, history, sums = _restore(state_path, network, optimizer)
-        log(f"resuming at step {first} of {config.epochs * steps_per_epoch}")
-    elif network.config.key_std:
-        _calibrate(network, _first_batch(dataset, config, seed), device, config)
+    places = processes.share(config.batch)
+    _check_batch(network, config, len(places), processes)
+    steps_per_epoch = config.steps_per_epoch or max(1, -(-dataset.count // config.batch))
+    total = config.epochs * steps_per_epoch
     model = _averaging(network, device, processes)
+    state = make_state(network, config, device)
+    if state_path.exists():
+        state.restore(state_path)
+        log(f"resuming at step {state.step} of {total}")
+    elif network.config.key_std:
+        _calibrate(network, first_batch(dataset, config, seed).to(device))
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    dtype = arithmetic(config.precision, device)
+    if processes.first:
+        log(f"training in {str(dtype).removeprefix('torch.')} on {device}")
     network.train()
-
-    def save(step: int) -> None:
-        if processes.first:
-            extra = {"step": step, "history": history, "sums": sums, "optimizer": optimizer.state_dict()}
-            save_checkpoint(state_path, STATE_KIND, {}, network.state_dict(), **extra)
-
-    batches = _prefetch(
-        dataset, config, seed, workers, range(first, config.epochs * steps_per_epoch), steps_per_epoch, processes
+    step = _Step(model, state, objective, config, dtype, processes)
+    start, first = time.monotonic(), state.step
+    feed = batches(
+        dataset,
+        config,
+        seed,
+        range(first, total),
+        places=places,
+        steps_per_epoch=steps_per_epoch,
+        workers=workers,
+        pinned=device.type == "cuda",
     )
-    start = time.monotonic()
     with _stop_on_signal() as stopping:
-        for step, batch in batches:
-            lr = learning_rate(config, step, steps_per_epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            losses = processes.mean(_step(model, network, optimizer, objective, _to(batch, device), config))
-            if not np.isfinite(losses["loss"]):
-                raise UserError(
-                    f"the loss is {losses['loss']} at step {step}; expected a finite number; lower lr or clip_norm"
-                )
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value
-            if (step + 1) % steps_per_epoch == 0:
-                epoch = step // steps_per_epoch
-                means = {name: value / steps_per_epoch for name, value in sums.items()}
-                history.append(
-                    {"epoch": epoch + 1, "step": step + 1, "lr": lr, "max_skip": max_skip(config, epoch), **means}
-                )
-                sums = {}
-                _report(history[-1], config, (time.monotonic() - start) / (step + 1 - first), processes)
-                save(step + 1)
-            elif stopping():
-                save(step + 1)
+        for number, batch in feed:
+            lr = learning_rate(config, number, steps_per_epoch)
+            step(batch.to(device), lr)
+            ends_epoch = (number + 1) % steps_per_epoch == 0
+            if ends_epoch:
+                step.read()
+                state.end_epoch(lr, max_skip(config, number // steps_per_epoch), steps_per_epoch)
+                _report(state.history[-1], config, (time.monotonic() - start) / (number + 1 - first), processes)
+            if ends_epoch or stopping():
+                step.read()
+                if processes.first:
+                    state.save(state_path)
             if stopping():
                 raise KeyboardInterrupt
-    return history
+    state.take_average()
+    return state.history
 
 
-def _step(
-    model: nn.Module,
-    network: DSTM,
-    optimizer: torch.optim.Optimizer,
-    objective: Objective,
-    batch: Batch,
-    config: TrainingConfig,
-) -> dict[str, float]:
-    """One forward, backward and update; the losses as numbers."""
-    classes = batch.objects.shape[1] + 1
-    with torch.autocast(batch.frames.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        outcome = model(batch.frames, batch.depth, one_hot(batch.labels[:, 0], classes), batch.objects)
-    losses = objective(outcome, batch)
-    optimizer.zero_grad(set_to_none=True)
-    losses["loss"].backward()
-    if config.clip_norm:
-        nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-    optimizer.step()
-    return {name: float(value.detach()) for name, value in losses.items()}
+class _Step:
+    """Forward, backward and update; the losses are read at once on a CPU, every few steps on a GPU.
+
+    Args:
+        model: the network, or what averages its gradients over processes.
+        state: network, optimizer and position.
+        objective: the losses.
+        config: the stage.
+        dtype: type of the arithmetic.
+        processes: those that share the batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        state: State,
+        objective: Objective,
+        config: TrainingConfig,
+        dtype: torch.dtype,
+        processes: Processes,
+    ) -> None:
+        self._model, self._state, self._objective = model, state, objective
+        self._config, self._dtype, self._processes = config, dtype, processes
+        self._unread: list[Tensor] = []
+        self._names: list[str] = []
+
+    def __call__(self, batch: Batch, lr: float) -> None:
+        """Do one step.
+
+        Args:
+            batch: on the network's device.
+            lr: learning rate.
+
+        Raises:
+            UserError: a loss that was read is not finite; no optimizer step was made with it.
+        """
+        state, device = self._state, batch.frames.device
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        classes = batch.objects.shape[1] + 1
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+            outcome = self._model(batch.frames, batch.depth, one_hot(batch.labels[:, 0], classes), batch.objects)
+        losses = self._objective(outcome, batch)
+        self._names = list(losses)
+        self._unread.append(torch.stack([value.detach() for value in losses.values()]))
+        if device.type == "cpu" or len(self._unread) >= _READ_EVERY:
+            self.read()
+        state.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        if device.type == "cuda":  # the fused optimizer skips a step on the device where this is not 0
+            state.optimizer.found_inf = (~torch.isfinite(losses["loss"].detach())).float()  # type: ignore[attr-defined]
+        if self._config.clip_norm:
+            nn.utils.clip_grad_norm_(state.network.parameters(), self._config.clip_norm)
+        state.update()
+
+    def read(self) -> None:
+        """Read the losses of the last steps, averaged over all processes.
+
+        Raises:
+            UserError: one is not finite.
+        """
+        rows = torch.stack(self._unread).cpu().double().tolist() if self._unread else []
+        first = self._state.counted
+        self._unread = []
+        for number, row in enumerate(rows, start=first):
+            losses = self._processes.mean(dict(zip(self._names, row, strict=True)))
+            if not abs(losses["loss"]) < float("inf"):  # also where it is not a number
+                raise UserError(
+                    f"the loss is {losses['loss']} at step {number}; expected a finite number; lower lr or clip_norm"
+                )
+            self._state.count(losses)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
@@ -151,80 +198,31 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return F.one_hot(labels.clamp(max=classes), classes + 1)[..., :classes].permute(0, 3, 1, 2).float()
 
 
+def _check_batch(network: DSTM, config: TrainingConfig, share: int, processes: Processes) -> None:
+    if network.config.norm == "batch" and share < 2:
+        raise UserError(
+            f"batch is {config.batch} over {processes.count} processes with network.norm batch; expected at least 2 "
+            "clips a process, whose statistics normalise them; raise batch or set norm to group or frozen"
+        )
+
+
 def _averaging(network: DSTM, device: torch.device, processes: Processes) -> nn.Module:
-    """The network whose gradients are averaged over all processes."""
+    """The network whose gradients, and on GPUs also batch statistics, are those of all processes."""
     if processes.count == 1:
         return network
-    return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
-
-
-def _make_optimizer(network: DSTM, config: TrainingConfig) -> torch.optim.Optimizer:
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
-
-
-def _draw(dataset: ClipDataset, seed: int, step: int, place: int, skip: int) -> Clip:
-    return dataset.sample(np.random.default_rng(np.random.SeedSequence((seed, step, place))), skip)
-
-
-def _first_batch(dataset: ClipDataset, config: TrainingConfig, seed: int) -> Batch:
-    clips = [_draw(dataset, seed, 0, place, max_skip(config, 0)) for place in range(config.batch)]
-    return collate(clips, config.clips.max_objects)
-
-
-def _calibrate(network: DSTM, batch: Batch, device: torch.device, config: TrainingConfig) -> None:
-    batch = _to(batch, device)
-    masks = one_hot(batch.labels[:, 0], batch.objects.shape[1] + 1)
-    network.calibrate_keys(batch.frames[:, 0], batch.depth[:, 0], masks, batch.objects)
-
-
-def _prefetch(
-    dataset: ClipDataset,
-    config: TrainingConfig,
-    seed: int,
-    workers: int,
-    steps: range,
-    steps_per_epoch: int,
-    processes: Processes,
-    ahead: int = 3,
-) -> Iterator[tuple[int, Batch]]:
-    """Prepare this process' part of each batch in threads, `ahead` batches before they are needed, in order."""
-    places = processes.share(config.batch)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        waiting: deque[tuple[int, list[Future[Clip]]]] = deque()
-        try:
-            for step in steps:
-                skip = max_skip(config, step // steps_per_epoch)
-                waiting.append((step, [pool.submit(_draw, dataset, seed, step, place, skip) for place in places]))
-                if len(waiting) > ahead:
-                    yield _collect(waiting.popleft(), config)
-            while waiting:
-                yield _collect(waiting.popleft(), config)
-        finally:
-            for _, futures in waiting:
-                for future in futures:
-                    future.cancel()
-
-
-def _collect(item: tuple[int, list[Future[Clip]]], config: TrainingConfig) -> tuple[int, Batch]:
-    step, futures = item
-    return step, collate([future.result() for future in futures], config.clips.max_objects)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cuda":
-        batch = Batch(*(x.pin_memory() for x in (batch.frames, batch.depth, batch.labels, batch.objects)))
-    return Batch(*(x.to(device, non_blocking=True) for x in (batch.frames, batch.depth, batch.labels, batch.objects)))
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # replaces the layers inside the network
+        return DistributedDataParallel(network, device_ids=[device.index])
+    if network.config.norm == "batch" and processes.first:
+        log("batch norm: on a CPU each process normalises by its own clips, so the result depends on their number")
+    return DistributedDataParallel(network)
 
 
-def _restore(
-    path: Path, network: DSTM, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict[str, float]], dict[str, float]]:
-    state: dict[str, Any] = load_checkpoint(path, STATE_KIND)
-    network.load_state_dict(state["state_dict"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["history"], state["sums"]
+@torch.no_grad()
+def _calibrate(network: DSTM, batch: Batch) -> None:
+    masks = one_hot(batch.labels[:, 0], batch.objects.shape[1] + 1)
+    depth = None if batch.depth is None else batch.depth[:, 0]
+    network.calibrate_keys(batch.frames[:, 0], depth, masks, batch.objects)
 
 
 def _report(row: dict[str, float], config: TrainingConfig, seconds: float, processes: Processes) -> None:
@@ -235,7 +233,7 @@ def _report(row: dict[str, float], config: TrainingConfig, seconds: float, proce
 
 @contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a wish to stop after the step; a second one stops at once."""
+    """Turn the first SIGINT or SIGTERM into a request to stop after the step; a second one stops at once."""
     asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:

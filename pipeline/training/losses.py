@@ -46,7 +46,7 @@ class Objective:
             terms["lovasz"] = lovasz_softmax(probabilities, labels.flatten(0, 1), VOID).mean()
             total = total + self.lovasz_weight * terms["lovasz"]
         if self.carried_weight and outcome.carried is not None:
-            terms["carried"] = carried_cross_entropy(outcome.carried, labels, batch.objects)
+            terms["carried"] = carried_cross_entropy(outcome.carried, labels, batch.objects).mean()
             total = total + self.carried_weight * terms["carried"]
         return {"loss": total, **terms}
 
@@ -69,20 +69,24 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def carried_cross_entropy(carried: Tensor, labels: Tensor, objects: Tensor) -> Tensor:
     """Binary cross-entropy between the masks the attention carries along and the true masks at the same stride.
 
+    A cell's truth is the share of the object among its pixels that are not void, and a cell counts as much as its share
+    of such pixels.
+
     Args:
         carried: B,T-1,K,h,w in [0, 1].
         labels: int64 B,T-1,H,W with void as 255.
         objects: B,K bool.
 
     Returns:
-        The mean over object slots in use.
+        B losses, each the mean over the clip's frames, object slots in use and cells; 0 where all is void.
     """
     b, t, k, h, w = carried.shape
     ids = torch.arange(1, k + 1, device=labels.device).view(1, 1, k, 1, 1)
-    truth = (labels[:, :, None] == ids).float().flatten(0, 1)  # B(T-1),K,H,W
-    truth = F.adaptive_avg_pool2d(truth, (h, w)).view(b, t, k, h, w)
+    known = F.adaptive_avg_pool2d((labels != VOID).float(), (h, w))[:, :, None]  # B,T-1,1,h,w
+    truth = F.adaptive_avg_pool2d((labels[:, :, None] == ids).float().flatten(0, 1), (h, w)).view(b, t, k, h, w)
+    truth = truth / known.clamp(min=1e-6)
     # log(p + eps) instead of a clamp, which would cut the gradient exactly where the attention is wrong
     p, eps = carried.float(), 1e-3
     entropy = -(truth * torch.log(p + eps) + (1 - truth) * torch.log(1 - p + eps))
-    used = objects[:, None, :, None, None].float().expand_as(entropy)
-    return (entropy * used).sum() / used.sum().clamp(min=1)
+    weight = objects[:, None, :, None, None].float() * known
+    return (entropy * weight).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp(min=1e-6)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.clips import ClipSource
 from pipeline.datasets.config import AugmentConfig, ClipConfig
+from pipeline.datasets.depth_input import DepthInput
 from pipeline.datasets.video import Video
 from pipeline.training.config import TrainingConfig
 from tests.support.tiny_archives import Toy
@@ -28,6 +29,7 @@ TRAINING = TrainingConfig(
     decay_factor=0.5,
     warmup_steps=0,
     clip_norm=3.0,
+    ema_decay=0.0,
     skip_start=0,
     skip_end=1,
     davis_share=0.0,
@@ -55,4 +57,5 @@ class ToyVideos:
 
 
 def toy_source(toy: Toy) -> ClipSource:
-    return ClipSource(ToyVideos(toy), None, None, skips=True)
+    videos = ToyVideos(toy)
+    return ClipSource(videos, DepthInput(None, "constant", videos.videos), None, skips=True)

@@ -1,0 +1,115 @@
+"""Batches of clips, prepared by worker processes beside the training."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.core.errors import UserError
+from pipeline.datasets.clips import Batch, ClipDataset, collate
+from pipeline.training.config import TrainingConfig
+from pipeline.training.curriculum import max_skip
+
+_AHEAD = 2  # batches that a worker prepares before they are needed
+_PR_SET_PDEATHSIG = 1  # Linux: the signal a process gets when its parent ends
+
+
+class _Steps(Dataset[Batch | UserError]):
+    """The batch of each step; a clip depends on (seed, step, place in the batch) alone."""
+
+    def __init__(
+        self, dataset: ClipDataset, config: TrainingConfig, seed: int, places: Sequence[int], steps_per_epoch: int
+    ) -> None:
+        self._dataset, self._config, self._seed = dataset, config, seed
+        self._places, self._steps_per_epoch = places, steps_per_epoch
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        skip = max_skip(self._config, step // self._steps_per_epoch)
+        try:
+            seeds = [np.random.SeedSequence((self._seed, step, place)) for place in self._places]
+            clips = [self._dataset.sample(np.random.default_rng(seed), skip) for seed in seeds]
+        except UserError as error:  # raised by the caller: from a worker it would arrive as a traceback
+            return error
+        return collate(clips, self._config.clips.max_objects)
+
+
+def first_batch(dataset: ClipDataset, config: TrainingConfig, seed: int) -> Batch:
+    """The whole batch of step 0, over all processes.
+
+    Raises:
+        UserError: unreadable data.
+    """
+    return _checked(_Steps(dataset, config, seed, range(config.batch), 1)[0])
+
+
+def batches(
+    dataset: ClipDataset,
+    config: TrainingConfig,
+    seed: int,
+    steps: range,
+    *,
+    places: Sequence[int],
+    steps_per_epoch: int,
+    workers: int,
+    pinned: bool,
+) -> Iterator[tuple[int, Batch]]:
+    """This process' part of each batch, in order.
+
+    Neither the number of workers, nor that of processes, nor an interruption changes what is drawn.
+
+    Args:
+        dataset: where clips come from.
+        config: the stage.
+        seed: of the clips.
+        steps: the steps to prepare.
+        places: places in the global batch that are this process'.
+        steps_per_epoch: steps an epoch.
+        workers: processes that prepare batches, each a whole one.
+        pinned: put batches into page-locked memory.
+
+    Yields:
+        The step and its batch.
+
+    Raises:
+        UserError: unreadable data.
+    """
+    loader = DataLoader(
+        _Steps(dataset, config, seed, places, steps_per_epoch),
+        batch_size=None,  # a sample is a batch
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=_AHEAD,
+        collate_fn=_unchanged,
+        pin_memory=pinned,
+        worker_init_fn=_start_worker,
+        multiprocessing_context="fork",  # the index of the data sets is shared, not copied
+        generator=torch.Generator(),  # or it would draw from the generator that initial weights come from
+    )
+    for step, batch in zip(steps, loader):
+        yield step, _checked(batch)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _checked(batch: Batch | UserError) -> Batch:
+    if isinstance(batch, UserError):
+        raise batch
+    return batch
+
+
+def _start_worker(number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)  # one process a core is enough, and OpenCV's threads do not survive a fork
+    if sys.platform == "linux":  # an orphan would keep the lock of the resume state
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,119 @@
+"""What training changes: weights, their moving average, optimizer and position; saved and restored as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.dstm.network import DSTM
+from pipeline.training.config import TrainingConfig
+
+STATE_KIND = "dstm-training"
+
+
+class State:
+    """Weights, averaged weights, optimizer, position and curves of a training.
+
+    Args:
+        network: trained in place.
+        optimizer: of the network's weights.
+        ema_decay: share of the average that a step keeps; 0: no average.
+
+    Attributes:
+        step: optimizer steps made.
+        history: a row for each whole epoch.
+    """
+
+    def __init__(self, network: DSTM, optimizer: torch.optim.Optimizer, ema_decay: float) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self._sums: dict[str, float] = {}
+        self._counted = 0
+        self._decay = ema_decay
+        self._average: AveragedModel | None = None
+
+    @property
+    def counted(self) -> int:
+        """Steps whose losses have been counted."""
+        return self._counted
+
+    def update(self) -> None:
+        """Step the optimizer and the average."""
+        if self._decay and self._average is None:
+            self._average = _averaged(self.network, self._decay)
+        self.optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self.network)
+        self.step += 1
+
+    def count(self, losses: dict[str, float]) -> None:
+        """Add the losses of one step to those of the epoch."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._counted += 1
+
+    def end_epoch(self, lr: float, skip: int, steps: int) -> None:
+        """Close the row of an epoch.
+
+        Args:
+            lr: learning rate of its last step.
+            skip: largest number of frames skipped in it.
+            steps: its number of steps.
+        """
+        means = {name: value / steps for name, value in self._sums.items()}
+        self.history.append({"epoch": self.step // steps, "step": self.step, "lr": lr, "max_skip": skip, **means})
+        self._sums = {}
+
+    def take_average(self) -> None:
+        """Give the network the averaged weights, where there are any."""
+        if self._average is not None:
+            self.network.load_state_dict(self._average.module.state_dict())
+
+    def save(self, path: Path) -> None:
+        """Write everything, whole or not at all."""
+        average = self._average
+        extra: dict[str, Any] = {"step": self.step, "history": self.history, "sums": self._sums}
+        extra["average"] = {} if average is None else {k: v.cpu() for k, v in average.state_dict().items()}
+        extra["optimizer"] = self.optimizer.state_dict()
+        save_checkpoint(path, STATE_KIND, {}, self.network.state_dict(), **extra)
+
+    def restore(self, path: Path) -> None:
+        """Continue from what `save` wrote.
+
+        Raises:
+            UserError: missing, damaged, or of another kind.
+        """
+        saved = load_checkpoint(path, STATE_KIND)
+        self.network.load_state_dict(saved["state_dict"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.history, self._sums = saved["step"], saved["history"], saved["sums"]
+        self._counted = self.step
+        if saved["average"]:
+            self._average = _averaged(self.network, self._decay)
+            self._average.load_state_dict(saved["average"])
+
+
+def make_state(network: DSTM, config: TrainingConfig, device: torch.device) -> State:
+    """The state before the first step.
+
+    Args:
+        network: with its initial weights, on `device`.
+        config: optimizer and average.
+        device: of the computation; on a GPU the optimizer is one fused kernel.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    betas = (config.beta1, config.beta2)
+    fused = device.type == "cuda"
+    optimizer = kind(parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=fused)
+    return State(network, optimizer, config.ema_decay)
+
+
+def _averaged(network: DSTM, decay: float) -> AveragedModel:
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
