@@ -1,4 +1,4 @@
-# Everything runs from this folder. `make repro` and `make test` are each enough on a fresh clone.
+# Run everything from this folder. `make repro` and `make test` each work on a fresh clone.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
-# The stages' commands in dvc.yaml say `python`: this one.
+# The commands in dvc.yaml call `python`; this makes it the one of .venv.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help
@@ -14,7 +14,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
 
 .PHONY: setup
-setup: $(STAMP) .dvc/plots.html  ## create .venv and install requirements.txt (only when it changed)
+setup: $(STAMP) .dvc/plots.html  ## create .venv and install requirements.txt (only if it has changed)
 
 $(STAMP): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -28,7 +28,7 @@ $(STAMP): requirements.txt
 	python -m pipeline.reporting.page $@
 
 .PHONY: repro
-repro: setup  ## run the whole pipeline; what has not changed is not run again
+repro: setup  ## run the whole pipeline; stages that have not changed are not rerun
 	python -m dvc repro
 
 .PHONY: plots
@@ -36,11 +36,11 @@ plots: setup  ## write dvc_plots/index.html: training curves, bars and pictures
 	python -m dvc plots show
 
 .PHONY: test
-test: setup  ## the tests, without the slow ones
+test: setup  ## the fast tests
 	OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 .PHONY: smoke
-smoke: setup  ## the slow tests: the whole chain from end to end at toy size
+smoke: setup  ## the slow tests: the whole pipeline at toy size
 	python -m pytest -q -m slow
 
 .PHONY: lint
@@ -51,6 +51,6 @@ lint: setup  ## ruff (rules and format), codespell and mypy
 	python -m mypy
 
 .PHONY: clean
-clean:  ## remove caches, resume state and dvc_plots; .venv, data, models and the DVC cache stay
+clean:  ## remove caches, resume state and dvc_plots; keeps .venv, data, models and the DVC cache
 	rm -rf .scratch dvc_plots .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find pipeline tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
