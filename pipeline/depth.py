@@ -38,7 +38,7 @@ from pipeline.datasets.youtubevos import open_youtubevos
 from pipeline.hourglass.checkpoint import load_hourglass
 from pipeline.hourglass.config import DepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
-from pipeline.hourglass.external_maps import DepthFolder
+from pipeline.hourglass.external_maps import ExternalMaps
 from pipeline.hourglass.write_maps import FrameRef, InverseDepth, depth_maps, estimated
 from pipeline.settings import load_settings
 from pipeline.sources.local import resolve
@@ -172,7 +172,7 @@ def _worker_threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
 def _inverse_depth(dataset: str, config: DepthConfig, checkpoint: Path, device: torch.device) -> InverseDepth:
     if config.estimator == "folder":
         hint = "expected a folder of depth maps; correct the parameter"
-        return DepthFolder(resolve(config.folder, "depth.folder", Path.cwd(), hint), dataset, config.folder_holds)
+        return ExternalMaps(resolve(config.folder, "depth.folder", Path.cwd(), hint), dataset, config.folder_holds)
     log(f"{dataset}: estimating depth in {describe_arithmetic(config.precision, device)}")
     return estimated(DepthEstimator(load_hourglass(checkpoint), device, config.precision))
 

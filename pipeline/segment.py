@@ -104,13 +104,13 @@ def run(
         KeyboardInterrupt: it was interrupted; its text says what there is.
     """
     height, width = check_masks(footage, masks)
-    most = max(2, min(8, _WAITING_BYTES // (3 * height * width)))
+    max_waiting = max(2, min(8, _WAITING_BYTES // (3 * height * width)))
     depth_range = None if segmenter.depth is None else segmenter.depth.range_of(_spread(footage))
     waiting: deque[Shot] = deque()
     count = 0
 
     def frames() -> Iterator[NDArray[np.uint8]]:
-        with closing(_generator(prefetch(footage.shots(), most))) as shots:
+        with closing(_generator(prefetch(footage.shots(), max_waiting))) as shots:
             for shot in shots:
                 waiting.append(shot)
                 yield shot.rgb
@@ -120,7 +120,9 @@ def run(
     try:
         with ExitStack() as stack:
             video = stack.enter_context(OverlayVideo(out / OVERLAY)) if with_overlay else None
-            writer = stack.enter_context(WriteBehind(most, threads=1))  # ends first: all frames are in the video then
+            writer = stack.enter_context(
+                WriteBehind(max_waiting, threads=1)
+            )  # ends first: all frames are in the video then
             source = stack.enter_context(closing(_generator(frames())))
             found = stack.enter_context(closing(segmenter.propagate(source, masks, depth_range)))
             shown = progress(found, footage.length, "frames", every_s=5.0)

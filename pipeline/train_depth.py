@@ -1,7 +1,7 @@
-"""Train the depth network on RGB and depth, or bring in its published weights, and judge it.
+"""Train the depth network on RGB and depth, or bring in its published weights, and validate it.
 
 Training goes on where it stopped after a kill, with the result of an uninterrupted run. With a checkpoint nothing is
-trained; frames with known depth, where there are any, then serve to judge it.
+trained; frames with known depth, where there are any, then serve to validate it.
 
 Reads: data/${profile}/raw/mannequin
 Writes: models/${profile}/depth.pt, metrics/depth.json
@@ -29,8 +29,8 @@ from pipeline.hourglass.checkpoint import read_any, save_hourglass
 from pipeline.hourglass.config import HourglassConfig, TrainDepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
-from pipeline.hourglass.trainer import DepthFitter
-from pipeline.hourglass.validation import judge
+from pipeline.hourglass.trainer import DepthTrainer
+from pipeline.hourglass.validation import validate
 from pipeline.settings import load_settings
 from pipeline.sources.checksums import Ledger
 from pipeline.sources.fetch import fetch
@@ -47,14 +47,14 @@ def run(
     device: torch.device,
     workers: int,
 ) -> None:
-    """Obtain a depth network and judge it.
+    """Obtain a depth network and validate it.
 
     Args:
         network: Its architecture (with a checkpoint: that of the checkpoint).
         config: How it is trained, or where it comes from.
         raw: Folder of the frames with depth; it may hold none where there is a checkpoint.
         model_path: The checkpoint to write.
-        metrics_path: The JSON of figures to write; what it holds is told at `pipeline.hourglass.validation.judge`.
+        metrics_path: The JSON of figures to write; what it holds is told at `pipeline.hourglass.validation.validate`.
         scratch: Folder for the state of a training under way and for downloads.
         device: Where to compute.
         workers: Threads that read frames.
@@ -74,7 +74,7 @@ def run(
     if present:
         source = open_rgbd(raw, "val")
         estimator = DepthEstimator(model, device, config.precision)
-        figures |= judge(estimator, source.frames(), source.read, config.validation, config.seed)
+        figures |= validate(estimator, source.frames(), source.read, config.validation, config.seed)
     save_hourglass(model_path, model)
     write_json(metrics_path, figures)
     log(", ".join(f"{name} {value}" for name, value in figures.items()))
@@ -113,7 +113,7 @@ def _train(
         seed_everything(config.seed)
         model = Hourglass(network).to(device).to(memory_format=torch.channels_last)
         log(f"depth network: {sum(p.numel() for p in model.parameters())} weights, {len(frames)} frames")
-        DepthFitter(model, config, steps_per_epoch=len(frames) // config.batch).run(
+        DepthTrainer(model, config, steps_per_epoch=len(frames) // config.batch).run(
             lambda epoch: epoch_batches(load, len(frames), config.batch, config.seed, epoch, workers),
             folder / "state.pt",
         )

@@ -213,7 +213,7 @@ def test_a_folder_of_depth_maps(
         run("davis", davis, checkpoint, tmp_path / "out", config)
     with pytest.raises(UserError, match="has no folder youtubevos"):
         shutil.copytree(davis, tmp_path / "vos")
-        stage.DepthFolder(folder, "youtubevos", "depth")
+        stage.ExternalMaps(folder, "youtubevos", "depth")
     assert len(maps(tmp_path / "out")) == 16  # the earlier maps stand
 
 

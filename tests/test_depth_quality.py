@@ -16,8 +16,8 @@ from pipeline.hourglass.config import DepthConfig, DepthValidationConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import DepthRange, invert, normalise, robust_range
 from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
-from pipeline.hourglass.scale_smoothing import Steadier
-from pipeline.hourglass.validation import judge
+from pipeline.hourglass.scale_smoothing import ScaleSmoother
+from pipeline.hourglass.validation import validate
 from pipeline.hourglass.write_maps import FrameRef, depth_maps
 
 MAPS = DepthConfig(
@@ -139,9 +139,9 @@ def jittering(length: int, moving: bool = False) -> tuple[list[np.ndarray], list
 
 def test_steadying_leaves_the_moving_average_of_the_scale() -> None:
     frames, inverse, jitter = jittering(9)
-    steadier, average = Steadier(0.8), jitter[0]
+    smooth, average = ScaleSmoother(0.8), jitter[0]
     for t in range(9):
-        steady = steadier(frames[t], inverse[t])
+        steady = smooth(frames[t], inverse[t])
         average = 0.8 * average + 0.2 * jitter[t] if t else jitter[0]
         np.testing.assert_allclose(steady, inverse[t] * np.exp(average - jitter[t]), rtol=1e-5)
 
@@ -152,28 +152,28 @@ def test_something_that_moves_does_not_change_the_scale_of_what_rests() -> None:
     inverse[1][:, :6] *= 3  # something near enters, and looks different
     entered = frames[0].copy()
     entered[:, :12] = 255 - entered[:, :12]
-    steadier = Steadier(0.9)
-    np.testing.assert_array_equal(steadier(frames[0], inverse[0]), inverse[0])
-    np.testing.assert_allclose(steadier(entered, inverse[1]), inverse[1], rtol=1e-6)
+    smooth = ScaleSmoother(0.9)
+    np.testing.assert_array_equal(smooth(frames[0], inverse[0]), inverse[0])
+    np.testing.assert_allclose(smooth(entered, inverse[1]), inverse[1], rtol=1e-6)
 
 
 def test_steadying_needs_places_at_rest_and_frames_of_one_size() -> None:
     frames, inverse, _ = jittering(4, moving=True)
-    steadier = Steadier(0.9)
+    smooth = ScaleSmoother(0.9)
     for frame, one in zip(frames, inverse):
-        np.testing.assert_array_equal(steadier(frame, one), one)
+        np.testing.assert_array_equal(smooth(frame, one), one)
     frames, inverse, _ = jittering(2)
-    steadier = Steadier(0.9)
-    steadier(frames[0], inverse[0])
-    np.testing.assert_array_equal(steadier(frames[1], inverse[1][:8]), inverse[1][:8])
-    assert Steadier(0.0)(frames[0], inverse[0]) is inverse[0]
+    smooth = ScaleSmoother(0.9)
+    smooth(frames[0], inverse[0])
+    np.testing.assert_array_equal(smooth(frames[1], inverse[1][:8]), inverse[1][:8])
+    assert ScaleSmoother(0.0)(frames[0], inverse[0]) is inverse[0]
 
 
 def test_a_lasting_change_of_scale_is_kept() -> None:
     frames, inverse, _ = jittering(1)
-    steadier, last = Steadier(0.5), inverse[0]
+    smooth, last = ScaleSmoother(0.5), inverse[0]
     for t in range(12):
-        last = steadier(frames[0], inverse[0] * np.float32(1.0 if t == 0 else 2.0))
+        last = smooth(frames[0], inverse[0] * np.float32(1.0 if t == 0 else 2.0))
     np.testing.assert_allclose(last, 2 * inverse[0], rtol=1e-3)
 
 
@@ -261,7 +261,7 @@ class Told:
 def static_changes(videos: dict[str, list[Shown]], inverse: list[np.ndarray], **changes: Any) -> dict[str, float]:
     ids = [(name, f"{t:05d}") for name, frames in videos.items() for t in range(len(frames))]
     told = cast(DepthEstimator, Told(inverse))
-    figures = judge(told, ids, lambda name, i: videos[name][int(i)], replace(JUDGED, **changes), seed=0)
+    figures = validate(told, ids, lambda name, i: videos[name][int(i)], replace(JUDGED, **changes), seed=0)
     assert figures["frames"] == len(ids)
     return cast(dict[str, float], figures["static_change"])
 

@@ -68,12 +68,12 @@ class Echo(Segmenter):
     def __init__(self) -> None:
         self.depth = None
         self.alive: list[weakref.ref[NDArray[np.uint8]]] = []
-        self.most = 0
+        self.max_alive = 0
 
     def propagate(self, frames: Any, *_: object, **__: object) -> Generator[NDArray[np.uint8], None, None]:
         for rgb in frames:
             self.alive = [one for one in self.alive if one() is not None] + [weakref.ref(rgb)]
-            self.most = max(self.most, len(self.alive))
+            self.max_alive = max(self.max_alive, len(self.alive))
             yield np.zeros(rgb.shape[:2], np.uint8)
 
 
@@ -315,7 +315,7 @@ def test_4k_streams(tmp_path: Path) -> None:
     echo = Echo()
     segment.run(echo, Long(), {0: mask}, tmp_path / "long", False)
     assert len(list((tmp_path / "long").iterdir())) == 30
-    assert echo.most <= 3  # the one before may not be let go yet
+    assert echo.max_alive <= 3  # the one before may not be let go yet
 
 
 def test_an_interruption_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

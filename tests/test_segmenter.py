@@ -86,13 +86,13 @@ def test_the_lag_is_bounded(lookahead: int | None) -> None:
             taken += 1
             yield frames[(taken - 1) % 9]
 
-    most = lookahead or CONFIG.lookahead
+    max_ahead = lookahead or CONFIG.lookahead
     masks = plain_segmenter().propagate(camera(), mask, lookahead=lookahead)
     assert taken == 0
     found = []
     for t, one in zip(range(9), masks):
         found.append(one)
-        assert t < taken <= t + most
+        assert t < taken <= t + max_ahead
     np.testing.assert_array_equal(np.stack(found), labels(make_network(depth=False), video(9)[0], {0: mask}))
 
 

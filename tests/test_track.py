@@ -14,7 +14,7 @@ from pipeline.core.errors import UserError
 from pipeline.dstm.memory import read_memory, stack_slots
 from pipeline.inference import track
 from pipeline.inference.config import InferConfig
-from pipeline.inference.memory_bank import Bank, Schedule
+from pipeline.inference.memory_bank import MemoryBank, Schedule
 from pipeline.inference.prepared import prepare
 from pipeline.inference.propagate import Frame, propagate
 from tests.support.tiny_archives import make_toy
@@ -90,7 +90,7 @@ def test_bank_holds_what_was_written() -> None:
     """The block against a dictionary, through growth and overwriting."""
     for limit, doubling in ((0, False), (0, True), (5, False), (5, True)):
         schedule = Schedule(2, limit)
-        bank, written = Bank(schedule, limit or 100, doubling), {}
+        bank, written = MemoryBank(schedule, limit or 100, doubling), {}
         for frame in range(50):
             key, value = torch.full((1, 2, 3, 2, 2), float(frame)), torch.full((1, 2, 4, 2, 2), -float(frame))
             written[frame] = (key, value)
@@ -102,11 +102,11 @@ def test_bank_holds_what_was_written() -> None:
                 torch.testing.assert_close(memory.value[:, :, :, slot], written[held_frame][1])
 
 
-@pytest.mark.parametrize(("most", "capacities"), [(5, {5}), (11, {8, 11}), (40, {8, 16, 32, 40})])
-def test_room_to_grow_does_not_change_what_is_read(most: int, capacities: set[int]) -> None:
-    """Blocks that double, never beyond the most there will be, against blocks without room, read by a query."""
+@pytest.mark.parametrize(("max_slots", "capacities"), [(5, {5}), (11, {8, 11}), (40, {8, 16, 32, 40})])
+def test_room_to_grow_does_not_change_what_is_read(max_slots: int, capacities: set[int]) -> None:
+    """Blocks that double, never beyond `max_slots`, compared with blocks without room, read by a query."""
     generator = torch.Generator().manual_seed(0)
-    exact, roomy = (Bank(Schedule(1, most), most, doubling) for doubling in (False, True))
+    exact, roomy = (MemoryBank(Schedule(1, max_slots), max_slots, doubling) for doubling in (False, True))
     query = torch.randn(2, 3, 2, 2, generator=generator)
     seen = set()
     torch.use_deterministic_algorithms(True)  # what is not written yet is NaN
@@ -204,11 +204,11 @@ def test_how_the_memory_grows_does_not_matter(monkeypatch: pytest.MonkeyPatch) -
     expected = labels(network, frames, {0: mask}, memory_every=1)
     grown = []
 
-    def roomy(schedule: Schedule, most: int, doubling: bool) -> Bank:
+    def roomy(schedule: Schedule, max_slots: int, doubling: bool) -> MemoryBank:
         grown.append(doubling)
-        return Bank(schedule, most, doubling=True)
+        return MemoryBank(schedule, max_slots, doubling=True)
 
-    monkeypatch.setattr(track, "Bank", roomy)
+    monkeypatch.setattr(track, "MemoryBank", roomy)
     assert (labels(network, frames, {0: mask}, memory_every=1) == expected).mean() > 0.999
     assert grown == [False]
 

@@ -146,7 +146,7 @@ def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_p
         config = replace(CONFIG, optimizer="adam", replicas=replicas, batch=2 * repeat, epochs=1, warmup_steps=0)
         half = trainer.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1)
         batch = trainer.DepthBatch(half.frames.repeat(repeat, 1, 1, 1), half.depth.repeat(repeat, 1, 1))
-        trainer.DepthFitter(model, config, 1).run(lambda epoch, b=batch: iter([b]))  # type: ignore[misc]
+        trainer.DepthTrainer(model, config, 1).run(lambda epoch, b=batch: iter([b]))  # type: ignore[misc]
         steps.append(model.state_dict())
     for name, value in steps[0].items():
         torch.testing.assert_close(steps[1][name], value, atol=1e-6, rtol=1e-5)
@@ -154,8 +154,8 @@ def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_p
 
 def test_schedules() -> None:
     def factors(config: TrainDepthConfig, steps: list[int]) -> list[float]:
-        fitter = trainer.DepthFitter(Hourglass(NETWORK), config, steps_per_epoch=10)
-        return [fitter.rate_factor(step) for step in steps]
+        rates = trainer.DepthTrainer(Hourglass(NETWORK), config, steps_per_epoch=10)
+        return [rates.rate_factor(step) for step in steps]
 
     published = replace(CONFIG, schedule="halve", halve_every=8, warmup_steps=0)
     assert factors(published, [0, 79, 80, 159, 160]) == [1, 1, 0.5, 0.5, 0.25]

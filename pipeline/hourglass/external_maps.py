@@ -18,7 +18,7 @@ from pipeline.hourglass.write_maps import FrameRef
 _SMALLEST = 1e-6  # of the largest depth: what is nearer, or 0 for unknown, is taken as that near
 
 
-class DepthFolder:
+class ExternalMaps:
     """Inverse depth from files `<dataset>/<video>/<frame>.png` (8 or 16 bits, grey) or `.npy` (H,W float).
 
     Args:

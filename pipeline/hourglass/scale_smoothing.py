@@ -11,7 +11,7 @@ _LEAST = 0.05  # share of a frame that must be at rest to compare its depth with
 _STEP = 2  # every second row and column is compared
 
 
-class Steadier:
+class ScaleSmoother:
     """Brings the frames of one video to one scale of depth, in order, as they come.
 
     The network estimates the depth of a frame up to a factor, and that factor jitters from frame to frame. What is at

@@ -26,7 +26,7 @@ _KIND = "hourglass-training"
 Batches = Callable[[int], Iterator[DepthBatch]]
 
 
-class DepthFitter:
+class DepthTrainer:
     """Trains a network; its state after any epoch can be stored and taken up again with the same result.
 
     Args:

@@ -14,7 +14,7 @@ from pipeline.hourglass.config import DepthValidationConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import invert, normalise, robust_range
 from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
-from pipeline.hourglass.scale_smoothing import Steadier
+from pipeline.hourglass.scale_smoothing import ScaleSmoother
 
 _BATCH = 8  # frames estimated together
 
@@ -35,7 +35,7 @@ class Frame(Protocol):
         """uint8 H,W object ids, or None."""
 
 
-def judge(
+def validate(
     estimator: DepthEstimator,
     frames: Sequence[tuple[str, str]],
     read: Callable[[str, str], Frame],
@@ -92,9 +92,9 @@ def _static_changes(
 ) -> dict[str, Counted]:
     """Change over pixels at rest between successive frames, for each way of normalising."""
     low, high = config.percentile_low, config.percentile_high
-    steadier = Steadier(config.steady)
+    smooth = ScaleSmoother(config.steady)
     plain = [invert(estimate) for estimate in estimates]
-    steadied = [steadier(frame.rgb, one) for frame, one in zip(video, plain)]
+    steadied = [smooth(frame.rgb, one) for frame, one in zip(video, plain)]
     ways = {
         "per_video": (steadied, [robust_range(steadied, low, high)] * len(video)),
         "unsteadied": (plain, [robust_range(plain, low, high)] * len(video)),

@@ -12,7 +12,7 @@ from pipeline.core.images import encode_depth
 from pipeline.hourglass.config import DepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import invert, normalise, robust_range
-from pipeline.hourglass.scale_smoothing import Steadier
+from pipeline.hourglass.scale_smoothing import ScaleSmoother
 
 
 class FrameRef(NamedTuple):
@@ -62,7 +62,7 @@ def depth_maps(
     sizes: list[tuple[int, int]] = []
     raw: list[NDArray[np.floating]] = []
     steadiers = {
-        video[0].video: Steadier(config.steady if config.estimator == "hourglass" else 0.0) for video in videos
+        video[0].video: ScaleSmoother(config.steady if config.estimator == "hourglass" else 0.0) for video in videos
     }
     for start in range(0, len(refs), config.batch):
         part = refs[start : start + config.batch]

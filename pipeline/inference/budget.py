@@ -61,9 +61,9 @@ class Plan:
     slots: int
     rows: float
 
-    def chunk(self, most: int, slots: int) -> int:
-        """Query places to read at a time from a memory of some slots, at most `most`."""
-        return min(most, max(_SMALLEST_CHUNK, int(self.rows / slots)))
+    def chunk(self, max_queries: int, slots: int) -> int:
+        """Query places to read at a time from a memory of some slots, at most `max_queries`."""
+        return min(max_queries, max(_SMALLEST_CHUNK, int(self.rows / slots)))
 
 
 def make_plan(network: DSTM, config: InferConfig, work: Work, device: torch.device, share: float = 1.0) -> Plan:
@@ -101,16 +101,16 @@ def make_plan(network: DSTM, config: InferConfig, work: Work, device: torch.devi
 
     budget = share * (config.memory_gb * 2**30 or _FREE_SHARE * free_memory(device))
     growth = 1 + network.config.value_channels / values  # a block that grows is there twice for a moment
-    least = masks + one_pass + query + 2 * growth * slot + _SMALLEST_CHUNK * row * 2 * places
-    if budget < least:
+    minimum = masks + one_pass + query + 2 * growth * slot + _SMALLEST_CHUNK * row * 2 * places
+    if budget < minimum:
         raise UserError(
-            f"{work.objects} objects at {work.width}x{work.height} need {least / 2**30:.1f} GB, and there are "
+            f"{work.objects} objects at {work.width}x{work.height} need {minimum / 2**30:.1f} GB, and there are "
             f"{budget / 2**30:.1f} (infer.memory_gb); raise it, make the frames smaller or the objects fewer"
         )
-    slots = 2 + int(_MEMORY_SHARE * (budget - least) / (growth * slot))
+    slots = 2 + int(_MEMORY_SHARE * (budget - minimum) / (growth * slot))
     if config.memory_frames:
         slots = min(slots, config.memory_frames)
-    spare = budget - least - (slots - 2) * growth * slot
+    spare = budget - minimum - (slots - 2) * growth * slot
     lookahead = min(config.lookahead, 1 + int(spare / 3 / (one_pass / 2 + query)))
     if device.type == "cpu":
         lookahead = min(lookahead, max(1, int(_CPU_FEATURE / (largest * size * wide / 16))))
@@ -130,8 +130,8 @@ def free_memory(device: torch.device) -> float:
     told = re.search(r"^MemAvailable:\s+(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE)
     available = 1024.0 * int(told[1]) if told else 0.0
     for group, limit, used in _CGROUPS:  # a container may have less than the machine
-        if (group / limit).is_file() and (most := (group / limit).read_text().strip()) != "max":
+        if (group / limit).is_file() and (allowed := (group / limit).read_text().strip()) != "max":
             files = re.search(r"^(?:total_)?inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
             held = float((group / used).read_text()) - (float(files[1]) if files else 0.0)  # cached files give way
-            available = min(available, float(most) - held)
+            available = min(available, float(allowed) - held)
     return max(0.0, available)

@@ -73,18 +73,18 @@ class Schedule:
         return victim
 
 
-class Bank:
+class MemoryBank:
     """Keys and values of the frames a `Schedule` holds, written in place.
 
     Args:
         schedule: decides the slot of each frame.
-        most: slots there will ever be.
+        max_slots: slots at the end of the video.
         doubling: grow by doubling, as suits a GPU's allocator. Otherwise the block holds what it must and no more: on a
             CPU only rows without gaps are multiplied fast, and a copy every few frames is nothing beside that.
     """
 
-    def __init__(self, schedule: Schedule, most: int, doubling: bool) -> None:
-        self._schedule, self._most, self._doubling = schedule, most, doubling
+    def __init__(self, schedule: Schedule, max_slots: int, doubling: bool) -> None:
+        self._schedule, self._max_slots, self._doubling = schedule, max_slots, doubling
         self._key: Tensor | None = None
         self._value: Tensor | None = None
 
@@ -115,7 +115,7 @@ class Bank:
         if block is None or slot >= block.shape[3]:
             b, k, c, h, w = x.shape
             held = 0 if block is None else block.shape[3]
-            capacity = min(self._most, max(_FIRST_CAPACITY, 2 * held)) if self._doubling else slot + 1
+            capacity = min(self._max_slots, max(_FIRST_CAPACITY, 2 * held)) if self._doubling else slot + 1
             if channels_last:
                 grown = x.new_empty(b, k, capacity, h, w, c).permute(0, 1, 5, 2, 3, 4)
             else:

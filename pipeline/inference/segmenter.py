@@ -17,7 +17,7 @@ from pipeline.core.images import VOID
 from pipeline.dstm.network import DSTM
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import DepthRange, invert, normalise, robust_range
-from pipeline.hourglass.scale_smoothing import Steadier
+from pipeline.hourglass.scale_smoothing import ScaleSmoother
 from pipeline.inference.config import InferConfig, InferSwitches
 from pipeline.inference.prepared import prepare
 from pipeline.inference.propagate import Frame, propagate
@@ -71,7 +71,7 @@ class FrameDepth:
         Returns:
             Maps uint8 H,W,3 frames to float32 H,W in [0, 1].
         """
-        steadier = Steadier(self._steady)
+        smooth = ScaleSmoother(self._steady)
 
         def maps(frames: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
             if self._kind == "constant":
@@ -79,7 +79,7 @@ class FrameDepth:
             if self._kind == "luminance":
                 return [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255) for f in frames]
             assert depth_range is not None
-            steady = map(steadier, frames, self._inverse(frames))
+            steady = map(smooth, frames, self._inverse(frames))
             return [normalise(one, depth_range, *frame.shape[:2]) for one, frame in zip(steady, frames)]
 
         return maps

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.dstm.network import DSTM, Query
 from pipeline.inference.budget import Plan
 from pipeline.inference.config import InferConfig
-from pipeline.inference.memory_bank import Bank, Schedule
+from pipeline.inference.memory_bank import MemoryBank, Schedule
 
 
 class _Ahead(NamedTuple):
@@ -53,7 +53,7 @@ class Track:
         self._most_rows = config.chunk if device.type == "cpu" else None
         self._plan = plan
         self._schedule = Schedule(config.memory_every, plan.slots)
-        self._bank = Bank(self._schedule, plan.slots, doubling=device.type != "cpu")
+        self._bank = MemoryBank(self._schedule, plan.slots, doubling=device.type != "cpu")
         self._ahead: deque[_Ahead] = deque()
         self._pending: _Pending | None = None
 

@@ -41,7 +41,7 @@ class Cutout:
         return self.alpha >= 128
 
 
-def cut_out(camera: Camera, actor: Actor, time: float) -> Cutout | None:
+def draw_cutout(camera: Camera, actor: Actor, time: float) -> Cutout | None:
     """The actor's silhouette at `time`, or None when it is outside the picture."""
     z = actor.depth(time)
     pixels = camera.focal * actor.radius / z
@@ -69,7 +69,7 @@ def visible(camera: Camera, actors: Sequence[Actor], time: float) -> dict[int, t
     ids = np.zeros((camera.height, camera.width), np.uint8)
     whole: dict[int, int] = {}
     for actor in sorted(actors, key=lambda actor: -actor.depth(time)):
-        cutout = cut_out(camera, actor, time)
+        cutout = draw_cutout(camera, actor, time)
         if cutout is not None:
             ids[cutout.rows, cutout.cols][cutout.inside] = actor.label
             whole[actor.label] = int(cutout.inside.sum())

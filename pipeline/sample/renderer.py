@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.sample.cutout import clip_box, cut_out
+from pipeline.sample.cutout import clip_box, draw_cutout
 from pipeline.sample.scene import BACKDROP_DEPTH, Actor, Scene
 
 _REACH = 1.7  # an object's texture covers this many radii to each side
@@ -148,7 +148,7 @@ class Renderer:
         self, rgb: NDArray[np.uint8], ids: NDArray[np.uint8], depth: NDArray[np.float32], actor: Actor, time: float
     ) -> None:
         """Paint one actor over what is behind it."""
-        cutout, z = cut_out(self._camera, actor, time), actor.depth(time)
+        cutout, z = draw_cutout(self._camera, actor, time), actor.depth(time)
         if cutout is None:
             return
         rows, cols, alpha = cutout.rows, cutout.cols, cutout.alpha

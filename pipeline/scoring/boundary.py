@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scoring.packed_masks import Bits, count, cut_out, from_left, from_right, pack_object, pad_to_words
+from pipeline.scoring.packed_masks import Bits, count, crop_to_objects, from_left, from_right, pack_object, pad_to_words
 
 TOLERANCE = 0.008  # of the image's diagonal
 
@@ -44,7 +44,7 @@ def boundary_f_of_bits(annotation: Bits, result: Bits, width: int, radius: int) 
         width: columns of the image.
         radius: pixels within which boundaries match.
     """
-    parts = cut_out(result, annotation, width, padding=radius)
+    parts = crop_to_objects(result, annotation, width, padding=radius)
     if parts is None:
         return 1.0
     boundaries = _boundaries(*parts)

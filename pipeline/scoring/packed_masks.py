@@ -48,7 +48,7 @@ def column_bits(columns: int, words: int) -> Bits:
     return pack_object(row[None], 1)[0]
 
 
-def cut_out(first: Bits, second: Bits, width: int, padding: int) -> tuple[Bits, Bits] | None:
+def crop_to_objects(first: Bits, second: Bits, width: int, padding: int) -> tuple[Bits, Bits] | None:
     """Cut the part of two masks out that holds all of their pixels and boundaries.
 
     Args:
