@@ -1,8 +1,8 @@
-"""Render the embedded sample as the published archives.
+"""Render the sample, in archives with the names and layouts of the published ones.
 
-Layered 2.5-D scenes with known masks and depth, one folder for each dataset, with a manifest. In a profile that works
-on published data (`render: false`) the folders hold an empty manifest, and that of `challenge` always does: what the
-sample holds is scored.
+Layered 2.5-D scenes with known masks and depth; one folder per data set, with a manifest. In a profile that works on
+other data (`render: false`) every manifest is empty. The manifest of `challenge` is always empty: the sample has no
+videos whose annotations are withheld.
 
 Reads: nothing
 Writes: data/${profile}/embedded
@@ -30,8 +30,8 @@ def run(world: WorldConfig | None, embedded: Path, workers: int) -> None:
     """Render all datasets.
 
     Args:
-        world: the parameters of the world; None: nothing is rendered, the manifests are empty.
-        embedded: the folder to make, with one folder for each dataset.
+        world: the parameters of the sample; None: nothing is rendered, the manifests are empty.
+        embedded: the folder to write, with one folder for each data set.
         workers: number of processes; it does not change the result.
     """
     with output_folder(embedded) as folder:

@@ -1,1 +1,1 @@
-"""The embedded sample: layered scenes with known masks and depth, written in the published layouts."""
+"""The rendered sample: layered scenes with known masks and depth, written in the published layouts."""

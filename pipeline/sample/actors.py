@@ -16,20 +16,20 @@ from pipeline.sample.scene import FAR, NEAR, Actor, Camera, Wave
 from pipeline.sample.textures import OBJECT_TEXTURE, dull_texture, object_texture
 
 _RADIUS = (0.36, 0.52)  # of an object in camera heights: its top is near the horizon, so that objects overlap
-_STEADY = 0.15  # share of the gap in log depth between two look-alikes that either may move
+_STEADY = 0.15  # each of two look-alikes may move by this share of the gap in log depth between them
 
 
 @dataclass(frozen=True)
 class Request:
-    """What kind of scene is wanted.
+    """The kind of scene to draw.
 
     Attributes:
         kind: single, multi or lookalike.
-        objects: number of labelled objects, or None to draw it by the kind (1; 2 or 3).
-        duration: time the scene lasts, in DAVIS frames.
-        late: whether the last object enters later.
+        objects: number of labelled objects; None: drawn according to the kind (1; 2 or 3).
+        duration: of the scene, in DAVIS frames.
+        late: whether the last object enters during the scene.
         enlarge: factor on the objects' size.
-        bare: no clutter and no distractors.
+        bare: without clutter and distractors.
     """
 
     kind: Kind
@@ -54,7 +54,7 @@ def draw_actors(world: WorldConfig, request: Request, camera: Camera, rng: np.ra
 
 
 def tiny_actor(world: WorldConfig, camera: Camera, label: int, rng: np.random.Generator) -> Actor:
-    """A still labelled object of a few pixels, far away."""
+    """A labelled object that does not move: a few pixels, far away."""
     texture = object_texture(rng, rng.random(), world.level.object_saturation)
     depth = float(rng.uniform(3.0, 4.5))
     column = float(rng.uniform(0.08, 0.92)) * camera.width
@@ -101,7 +101,7 @@ def _phase(rng: np.random.Generator) -> float:
 
 
 def _draw_depths(kind: Kind, count: int, rng: np.random.Generator) -> list[float]:
-    """Depths of the labelled objects, near to far: apart from each other, clearly so for look-alikes."""
+    """Depths of the labelled objects, near to far: separated from each other, look-alikes by a larger gap."""
     if kind == "lookalike":
         reach = math.log(FAR / NEAR)
         step = min(0.5, 0.85 * reach / max(count - 1, 1))
@@ -116,7 +116,7 @@ def _draw_depths(kind: Kind, count: int, rng: np.random.Generator) -> list[float
 def _draw_looks(
     level: DifficultyConfig, request: Request, depths: Sequence[float], rng: np.random.Generator
 ) -> list[Actor]:
-    """Labelled actors with their appearance; ids are in random order of depth. They do not move yet."""
+    """Labelled actors with their appearance, not moving yet. Their ids do not follow the order of depth."""
     labels = [int(v) + 1 for v in rng.permutation(len(depths))]
     hue = rng.random()
     shared_texture = object_texture(rng, hue, level.object_saturation)
@@ -137,7 +137,7 @@ def _draw_looks(
 def _move(
     level: DifficultyConfig, request: Request, camera: Camera, actors: Sequence[Actor], rng: np.random.Generator
 ) -> list[Actor]:
-    """Give every actor its paths. Several objects cross near a common column, in turns from left and right."""
+    """Give every actor its paths. Several objects cross near a common column, alternately from left and right."""
     meeting = camera.width * (0.5 + float(rng.uniform(-0.12, 0.12)))
     direction = 1 if rng.random() < 0.5 else -1
     crossing = request.kind == "lookalike" or (request.kind == "multi" and rng.random() < 0.6)
@@ -163,7 +163,7 @@ def _move(
 
 
 def _depth_freedom(level: DifficultyConfig, request: Request, actors: Sequence[Actor]) -> float:
-    """How far log depth may swing: look-alikes never come near one another's depth."""
+    """Largest amplitude of log depth; small enough that look-alikes never come near each other's depth."""
     logs = sorted(actor.log_depth.centre for actor in actors)
     gaps = [b - a for a, b in pairwise(logs)]
     if request.kind != "lookalike" or not gaps:
@@ -181,7 +181,7 @@ def _turn(level: DifficultyConfig, actor: Actor, rng: np.random.Generator) -> Wa
 
 
 def _roam(camera: Camera, half: float, speed: float, rng: np.random.Generator) -> Wave:
-    """A column that swings anywhere inside the picture, at about `speed` pixels a frame."""
+    """A column that swings anywhere inside the image, at about `speed` pixels per frame."""
     room = max(camera.width / 2 - half, 0.1 * camera.width)
     amplitude = room * float(rng.uniform(0.45, 0.8))
     centre = camera.width / 2 + (room - amplitude) * float(rng.uniform(-1, 1))
@@ -205,7 +205,7 @@ def _cross(
 
 
 def _enter_late(request: Request, camera: Camera, half: float, speed: float, rng: np.random.Generator) -> Wave:
-    """A column outside the picture until some time, then going inwards."""
+    """A column outside the image until some time, then moving inwards."""
     time = request.duration * float(rng.uniform(0.2, 0.5))
     inwards = 1 if rng.random() < 0.5 else -1
     edge = -1.25 * half if inwards > 0 else camera.width + 1.25 * half
@@ -215,7 +215,7 @@ def _enter_late(request: Request, camera: Camera, half: float, speed: float, rng
 
 
 def _draw_clutter(level: DifficultyConfig, camera: Camera, rng: np.random.Generator) -> Actor:
-    """A dull thing that stands still in the world."""
+    """A thing in muted colours that stands still in the scene."""
     depth = float(np.exp(rng.uniform(math.log(1.2), math.log(5.0))))
     texture = dull_texture(rng, OBJECT_TEXTURE, level.background_saturation, level.background_contrast)
     across = camera.across(float(rng.uniform(0, camera.width)), depth)

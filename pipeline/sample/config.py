@@ -11,23 +11,23 @@ KINDS: tuple[Kind, ...] = ("single", "multi", "lookalike")
 
 @dataclass(frozen=True)
 class DifficultyConfig:
-    """How hard the world is.
+    """How difficult the scenes are.
 
     Attributes:
-        speed: mean movement across the picture, in widths of the object per DAVIS frame.
+        speed: mean movement across the image, in widths of the object per DAVIS frame.
         depth_motion: amplitude of the movement in depth, as a change of log depth.
         turn: mean turning speed, radians per DAVIS frame.
         deformation: amplitude of the changing part of an outline, in radii.
         object_saturation: saturation of the objects' colours, in [0, 1].
         background_saturation: saturation of ground, backdrop and clutter, in [0, 1].
         background_contrast: strength of the textures of ground, backdrop and clutter, in [0, 1].
-        clutter: mean number of still things without a label in a scene.
-        distractors: mean number of moving things without a label in a scene.
-        haze: attenuation per unit of depth; a colour keeps exp(-haze * depth) of itself.
-        defocus: blur at infinity in pixels of a picture 144 pixels high.
+        clutter: mean number of unlabelled things that stand still in a scene.
+        distractors: mean number of unlabelled things that move in a scene.
+        haze: attenuation per unit of depth; a share of exp(-haze * depth) of a colour is left.
+        defocus: blur at infinity, in pixels of an image 144 pixels high.
         camera: amplitude of the camera's sideways path, in units of its height above the ground.
         noise: standard deviation of the sensor's noise, in grey levels of 255.
-        lookalike_match: 0: look-alikes have one true size; 1: one size in the picture, so that size tells no depth.
+        lookalike_match: 0: look-alikes have the same true size; 1: the same size in the image, which hides their depth.
     """
 
     speed: float
@@ -57,7 +57,7 @@ class KindCounts:
 
 @dataclass(frozen=True)
 class DavisCounts:
-    """Videos of `frames` frames each in the embedded DAVIS."""
+    """The sample's DAVIS: numbers of videos, each of `frames` frames."""
 
     train: KindCounts
     val: KindCounts
@@ -66,7 +66,7 @@ class DavisCounts:
 
 @dataclass(frozen=True)
 class YouTubeVosCounts:
-    """The embedded YouTube-VOS.
+    """The sample's YouTube-VOS.
 
     Attributes:
         train: number of videos.
@@ -92,7 +92,7 @@ class StillCounts:
 
 @dataclass(frozen=True)
 class MannequinCounts:
-    """Videos with depth; many short ones teach more than a few long ones, and long ones show flicker.
+    """Videos with depth: many short ones, which train better than a few long ones, and longer ones that show flicker.
 
     Attributes:
         train: number of training videos.
@@ -114,17 +114,17 @@ class WorldConfig:
     """The rendered sample.
 
     Attributes:
-        seed: every scene's seed derives from it.
+        seed: the seed of every scene derives from it.
         frame_height: rows of a frame.
         frame_width: columns of a frame.
         jpeg_quality: quality of the frames.
-        min_pixels: least number of visible pixels of an object where it first appears.
+        min_pixels: smallest number of visible pixels of an object in the frame where it first appears.
         difficulty: which of the two mappings below is used.
-        gentle: a world that a small network learns in minutes.
-        hard: a world with faster, duller objects before busier backgrounds.
-        davis: numbers of the embedded DAVIS.
-        youtubevos: numbers of the embedded YouTube-VOS.
-        stills: numbers of the embedded MSRA10K, COCO and VOC.
+        gentle: scenes that a small network learns in minutes.
+        hard: faster, less colourful objects in front of busier backgrounds.
+        davis: numbers of the sample's DAVIS.
+        youtubevos: numbers of the sample's YouTube-VOS.
+        stills: numbers of the sample's MSRA10K, COCO and VOC.
         mannequin: numbers of the RGB + depth set.
     """
 

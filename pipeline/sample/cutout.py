@@ -1,4 +1,4 @@
-"""Where actors are seen: their silhouettes, and how much of each is visible."""
+"""The silhouettes of actors, and how much of each is visible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SUBPIXEL = 4  # fractional bits of polygon corners
 
 @dataclass(frozen=True)
 class Cutout:
-    """An actor's box in the picture.
+    """An actor's box in the image.
 
     Attributes:
         rows: of the box.
@@ -42,7 +42,7 @@ class Cutout:
 
 
 def draw_cutout(camera: Camera, actor: Actor, time: float) -> Cutout | None:
-    """The actor's silhouette at `time`, or None when it is outside the picture."""
+    """The actor's silhouette at `time`, or None if it is outside the image."""
     z = actor.depth(time)
     pixels = camera.focal * actor.radius / z
     angle = actor.turn.at(time)
@@ -65,7 +65,7 @@ def draw_cutout(camera: Camera, actor: Actor, time: float) -> Cutout | None:
 
 
 def visible(camera: Camera, actors: Sequence[Actor], time: float) -> dict[int, tuple[int, int]]:
-    """Pixels of each labelled actor at `time`: those seen, and those it would show alone."""
+    """Pixels of each labelled actor at `time`: the visible ones, and those it would have without the other actors."""
     ids = np.zeros((camera.height, camera.width), np.uint8)
     whole: dict[int, int] = {}
     for actor in sorted(actors, key=lambda actor: -actor.depth(time)):
@@ -80,7 +80,7 @@ def visible(camera: Camera, actors: Sequence[Actor], time: float) -> dict[int, t
 def clip_box(
     left: float, top: float, right: float, bottom: float, shape: tuple[int, ...]
 ) -> tuple[slice, slice] | None:
-    """Rows and columns of a box inside a picture of `shape`, or None where it lies outside."""
+    """Rows and columns of a box inside an image of `shape`, or None if it lies outside."""
     rows = slice(max(math.floor(top), 0), min(math.ceil(bottom), shape[0]))
     cols = slice(max(math.floor(left), 0), min(math.ceil(right), shape[1]))
     return None if rows.start >= rows.stop or cols.start >= cols.stop else (rows, cols)

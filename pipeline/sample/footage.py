@@ -1,4 +1,4 @@
-"""Film scenes: seeds, acceptance and the painted frames of one video or still."""
+"""Render scenes: seeds, acceptance and the frames of one video or still."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pipeline.sample.scenery import draw_camera, draw_scenery
 
 FIRST_TINY, FIRST_CROWD = 101, 151
 _ATTEMPTS = 200
-_FIRST_SHARE = 0.5  # of an object that must be seen in the first frame
-_SEEN_SHARE = 0.7  # of the moments at which each object must be seen
+_FIRST_SHARE = 0.5  # of an object that must be visible in the first frame
+_SEEN_SHARE = 0.7  # of the moments at which each object must be visible
 _MOMENTS = 8
 
 
 @dataclass(frozen=True)
 class Footage:
-    """A filmed scene: its plan and its painted frames in time order."""
+    """A rendered scene: its plan and its frames in temporal order."""
 
     scene: Scene
     pictures: tuple[Picture, ...]
 
 
 def scene_rng(seed: int, dataset: str, split: str, index: int, attempt: int) -> np.random.Generator:
-    """The generator of one scene; no two scenes of any set share one."""
+    """The generator of one scene; no two scenes share one."""
     names = [zlib.crc32(name.encode()) for name in (dataset, split)]
     return np.random.default_rng(np.random.SeedSequence([seed, *names, index, attempt]))
 
@@ -44,18 +44,18 @@ def numbered(counts: KindCounts) -> list[tuple[Kind, int]]:
 
 
 def film(world: WorldConfig, request: Request, dataset: str, split: str, index: int, times: Sequence[float]) -> Footage:
-    """Draw scenes until one shows all its objects well enough, and paint it.
+    """Draw scenes until one shows all its objects well enough, and render it.
 
     Args:
-        world: the parameters of the world.
+        world: the parameters of the sample.
         request: the kind of scene.
-        dataset: with split and index the name of the scene, from which its seed derives.
+        dataset: together with split and index the name of the scene, from which its seed derives.
         split: see `dataset`.
         index: see `dataset`.
         times: moments of the frames, in DAVIS frames.
 
     Raises:
-        UserError: the parameters of the world leave hardly any acceptable scene.
+        UserError: with these parameters hardly any scene is acceptable.
     """
     for attempt in range(_ATTEMPTS):
         rng = scene_rng(world.seed, dataset, split, index, attempt)
@@ -63,8 +63,8 @@ def film(world: WorldConfig, request: Request, dataset: str, split: str, index: 
         actors = draw_actors(world, request, camera, rng)
         if _acceptable(world, request, camera, actors, times):
             scene = Scene(camera, actors, draw_scenery(world, camera, rng))
-            painter = Renderer(scene)
-            return Footage(scene, tuple(painter.paint(time) for time in times))
+            renderer = Renderer(scene)
+            return Footage(scene, tuple(renderer.paint(time) for time in times))
     raise UserError(
         f"no scene of kind {request.kind} shows its objects in {_ATTEMPTS} attempts; expected objects of at least "
         f"world.min_pixels = {world.min_pixels} pixels; lower it or raise world.frame_height"
@@ -74,16 +74,16 @@ def film(world: WorldConfig, request: Request, dataset: str, split: str, index: 
 def film_still(
     world: WorldConfig, request: Request, dataset: str, index: int, tiny: int = 0, members: int = 0, empty: bool = False
 ) -> Footage:
-    """Film one frame.
+    """Render one frame.
 
     Args:
-        world: the parameters of the world.
+        world: the parameters of the sample.
         request: the kind of scene.
         dataset: see `film`.
         index: see `film`.
         tiny: number of tiny objects to add; their ids start at FIRST_TINY.
         members: number of things in a crowd to add; their ids start at FIRST_CROWD.
-        empty: take everything with a label away.
+        empty: remove everything that has a label.
     """
     plain = film(world, request, dataset, "train", index, (0.0,))
     rng = scene_rng(world.seed, dataset, "extras", index, 0)
@@ -99,7 +99,7 @@ def film_still(
 def _acceptable(
     world: WorldConfig, request: Request, camera: Camera, actors: Sequence[Actor], times: Sequence[float]
 ) -> bool:
-    """Every object clear in the first frame (a late one absent there), and seen most of the time afterwards."""
+    """Every object is clearly visible in the first frame (a late one absent there), and most of the time afterwards."""
     labels = sorted(actor.label for actor in actors if actor.label)
     late = labels[-1] if request.late else 0
     first = visible(camera, actors, times[0])

@@ -87,5 +87,5 @@ def draw_outline(rng: np.random.Generator, deformation: float) -> Outline:
 
 
 def another_phase(outline: Outline, rng: np.random.Generator) -> Outline:
-    """The same shape at another moment of its change: for look-alikes."""
+    """The same shape at another moment of its change; used for look-alikes."""
     return replace(outline, phase=tuple(rng.uniform(0, 2 * np.pi, len(_ORDERS)).tolist()))

@@ -1,4 +1,4 @@
-"""Ordered work on several processes."""
+"""Work in several processes, with results in order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Result = TypeVar("Result")
 
 
 def _one_thread() -> None:
-    """The processes already fill the cores."""
+    """One thread per process: the processes already use all cores."""
     cv2.setNumThreads(1)
 
 
 class WorkerPool:
-    """Applies a function to items in their order; with one worker in this process, otherwise in `workers` processes."""
+    """Applies a function to items in order: in this process if `workers` is 1, otherwise in `workers` processes."""
 
     def __init__(self, workers: int) -> None:
         self._pool = (

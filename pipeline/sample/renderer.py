@@ -1,4 +1,4 @@
-"""Paint a scene: frame, visible ids and depth."""
+"""Render a scene: frame, visible ids and depth."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _REACH = 1.7  # an object's texture covers this many radii to each side
 
 @dataclass(frozen=True)
 class Picture:
-    """One painted frame.
+    """One rendered frame.
 
     Attributes:
         rgb: uint8 H,W,3.
-        ids: uint8 H,W, the label of what is seen in each pixel.
+        ids: uint8 H,W, the label of what is visible in each pixel.
         depth: float32 H,W, its distance in camera heights.
     """
 
@@ -32,7 +32,7 @@ class Picture:
 
 
 class Renderer:
-    """Paints a scene at any time; prepares what does not change once."""
+    """Renders a scene at any time; what does not change is prepared once."""
 
     def __init__(self, scene: Scene) -> None:
         self._camera, self._actors, self._scenery = scene.camera, scene.actors, scene.scenery
@@ -56,13 +56,13 @@ class Renderer:
         rgb[self._first_row :] = self._ground_at(time)
         ids = np.zeros((camera.height, camera.width), np.uint8)
         depth = np.repeat(self._depth_rows[:, None], camera.width, axis=1)
-        # 2. things from far to near, each over its shadow on the ground
+        # 2. things from far to near, each after its shadow on the ground
         actors = sorted(self._actors, key=lambda actor: -actor.depth(time))
         for actor in actors:
             self._shadow(rgb, actor, time)
         for actor in actors:
             self._place(rgb, ids, depth, actor, time)
-        # 3. the sensor's noise: another cut of one tile for each frame
+        # 3. the sensor's noise: a different crop of one tile for each frame
         rows, cols = scenery.noise.shape[0] - camera.height, scenery.noise.shape[1] - camera.width
         count = round(time * 4)
         top, left = count * 37 % (rows + 1), count * 53 % (cols + 1)
@@ -71,7 +71,7 @@ class Renderer:
         return Picture(rgb, ids, depth)
 
     def _keep(self, depth: float) -> float:
-        """Share of a colour that is left by the haze at `depth`."""
+        """Share of a colour that the haze leaves at `depth`."""
         return math.exp(-self._scenery.haze * depth)
 
     def _blur(self, depth: float) -> float:
@@ -81,7 +81,7 @@ class Renderer:
     def _prepare_backdrop(self) -> NDArray[np.uint8]:
         keep = self._keep(BACKDROP_DEPTH)
         hazed = self._scenery.backdrop * keep + self._scenery.haze_colour * (1 - keep)
-        sigma = max(self._blur(BACKDROP_DEPTH), 0.1)  # 0.1 changes nothing
+        sigma = max(self._blur(BACKDROP_DEPTH), 0.1)  # 0.1 has no visible effect
         return np.rint(cv2.GaussianBlur(hazed, (0, 0), sigma)).astype(np.uint8)
 
     def _backdrop_at(self, time: float) -> NDArray[np.uint8]:
@@ -99,7 +99,7 @@ class Renderer:
         return np.asarray(moved, dtype=np.uint8)
 
     def _ground_at(self, time: float) -> NDArray[np.uint8]:
-        """Rows of ground: the periodic texture seen in perspective, from the pyramid level that fits each row."""
+        """Rows of ground: the periodic texture in perspective, from the pyramid level that fits each row."""
         camera, scenery = self._camera, self._scenery
         rows = self._depth_rows[self._first_row :]
         per_unit = scenery.ground.shape[0] / scenery.ground_units
@@ -147,13 +147,13 @@ class Renderer:
     def _place(
         self, rgb: NDArray[np.uint8], ids: NDArray[np.uint8], depth: NDArray[np.float32], actor: Actor, time: float
     ) -> None:
-        """Paint one actor over what is behind it."""
+        """Render one actor over what is behind it."""
         cutout, z = draw_cutout(self._camera, actor, time), actor.depth(time)
         if cutout is None:
             return
         rows, cols, alpha = cutout.rows, cutout.cols, cutout.alpha
         skin = _skin(actor.texture, alpha.shape, cutout.centre, cutout.pixels, cutout.angle)
-        # a rounded look: darker towards the edge and the ground
+        # looks rounded: darker towards the edge and the ground
         soft = cv2.GaussianBlur(alpha, (0, 0), max(0.25 * cutout.pixels, 0.5)).astype(np.float32) / 255
         fall = 1.08 - 0.3 * np.linspace(0, 1, alpha.shape[0], dtype=np.float32)[:, None]
         keep, sigma = np.float32(self._keep(z)), self._blur(z)
@@ -174,8 +174,8 @@ def _halved(texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _skin(
     texture: NDArray[np.uint8], shape: tuple[int, ...], centre: NDArray[np.float64], pixels: float, angle: float
 ) -> NDArray[np.float32]:
-    """The texture as it lies over a box of `shape` rows and columns; float32 rows,cols,3."""
-    # shrink first where a texture pixel is smaller than half a picture's pixel
+    """The texture over a box of `shape` rows and columns; float32 rows,cols,3."""
+    # shrink first if a texture pixel is smaller than half an image pixel
     while texture.shape[0] > 2.0 * 2 * _REACH * pixels:
         texture = _halved(texture)
     scale = texture.shape[0] / (2 * _REACH * pixels)

@@ -1,4 +1,4 @@
-"""What a scene is: camera, actors and their movement. Nothing here is random or painted.
+"""A scene: camera, actors and their movement. Nothing here is random or rendered.
 
 Units: the camera stands 1 above the ground, depth and sideways distance are in that unit, time is in DAVIS frames.
 """
@@ -36,8 +36,8 @@ class Camera:
     """A pinhole camera that looks along the ground and moves sideways.
 
     Attributes:
-        height: rows of the picture.
-        width: columns of the picture.
+        height: rows of the image.
+        width: columns of the image.
         horizon: row of the horizon.
         focal: pixels of a unit length at depth 1; also the camera height in pixels there.
         path: sideways position in units.
@@ -52,15 +52,15 @@ class Camera:
     focus: float
 
     def foot_row(self, depth: float) -> float:
-        """Row in which the ground at `depth` is seen."""
+        """Row in which the ground at `depth` appears."""
         return self.horizon + self.focal / depth
 
     def across(self, column: float, depth: float) -> float:
-        """Sideways position, relative to the camera, of what is seen in `column` at `depth`."""
+        """Sideways position, relative to the camera, of a point in `column` at `depth`."""
         return (column - self.width / 2) * depth / self.focal
 
     def ground_depth(self) -> NDArray[np.float32]:
-        """Depth of ground, or backdrop above it, seen in each row; float32 H."""
+        """Depth of the ground, or of the backdrop above it, in each row; float32 H."""
         below = np.maximum(np.arange(self.height, dtype=np.float32) + 0.5 - self.horizon, 1e-3)
         return np.minimum(self.focal / below, BACKDROP_DEPTH).astype(np.float32)
 
@@ -74,10 +74,10 @@ class Actor:
         outline: its shape.
         texture: uint8 S,S,3 RGB, stretched over 3.4 x 3.4 radii.
         radius: in units of the camera height.
-        across: sideways position, relative to the camera for what moves, in the world for what is `fixed`.
+        across: sideways position; in the world if `fixed`, otherwise relative to the camera.
         log_depth: natural logarithm of its depth.
         turn: angle in radians.
-        fixed: stands still in the world, so that it moves in the picture when the camera does.
+        fixed: stands still in the world, so it moves in the image when the camera moves.
     """
 
     label: int
@@ -101,7 +101,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Scenery:
-    """What surrounds the actors.
+    """Everything around the actors.
 
     Attributes:
         haze_colour: RGB in [0, 255].
@@ -109,8 +109,8 @@ class Scenery:
         defocus: blur at infinity, pixels.
         ground: periodic texture of the ground, uint8 G,G,3.
         ground_units: side of one tile of it in units.
-        backdrop: hills and sky, uint8 rows,cols,3, wider than the picture; its last row meets the horizon.
-        noise: sensor noise, int16 rows,cols, larger than the picture.
+        backdrop: hills and sky, uint8 rows,cols,3, wider than the image; its last row is at the horizon.
+        noise: sensor noise, int16 rows,cols, larger than the image.
     """
 
     haze_colour: NDArray[np.float32]
@@ -124,7 +124,7 @@ class Scenery:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything the painter needs; the actors are in any order."""
+    """Everything that the renderer needs; the actors may be in any order."""
 
     camera: Camera
     actors: tuple[Actor, ...]

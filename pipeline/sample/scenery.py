@@ -1,4 +1,4 @@
-"""Draw what surrounds the actors: camera, ground, backdrop, haze and noise."""
+"""Draw everything around the actors: camera, ground, backdrop, haze and noise."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def draw_camera(world: WorldConfig, rng: np.random.Generator) -> Camera:
 
 
 def draw_scenery(world: WorldConfig, camera: Camera, rng: np.random.Generator) -> Scenery:
-    """Draw everything but camera and actors."""
+    """Draw everything except camera and actors."""
     level, scale = world.level, world.frame_height / 144
     return Scenery(
         haze_colour=colour(rng.uniform(0.5, 0.68), rng.uniform(0.04, 0.16), rng.uniform(0.75, 0.95)),
@@ -63,6 +63,6 @@ def _draw_backdrop(level: DifficultyConfig, camera: Camera, rng: np.random.Gener
 
 
 def _draw_noise(level: DifficultyConfig, camera: Camera, rng: np.random.Generator) -> NDArray[np.int16]:
-    """Sensor noise for more than the picture, so that every frame takes another cut; int16 rows,cols."""
+    """Sensor noise for more than the image, so that every frame takes a different crop; int16 rows,cols."""
     grain = rng.standard_normal((camera.height + 32, camera.width + 32), dtype=np.float32) * np.float32(level.noise)
     return np.rint(grain).astype(np.int16)

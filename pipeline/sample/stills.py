@@ -1,4 +1,4 @@
-"""The embedded MSRA10K, COCO and Pascal VOC, in the published layouts."""
+"""The sample's MSRA10K, COCO and Pascal VOC, in the published layouts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pipeline.sample.config import Kind, WorldConfig
 from pipeline.sample.footage import FIRST_CROWD, Footage, film_still
 from pipeline.sample.process_pool import WorkerPool
 
-_DURATION = 24.0  # a still is the first frame of a scene that would last so long
-_CATEGORIES = {"blob": 1, "flower": 64, "box": 73, "walker": 18}  # sparse ids, as in the published file
-_UNLISTED = 3  # VOC images without segmentation, of which the published set has most
+_DURATION = 24.0  # a still is the first frame of a scene of this length
+_CATEGORIES = {"blob": 1, "flower": 64, "box": 73, "walker": 18}  # with gaps between ids, as in the published file
+_UNLISTED = 3  # VOC images without segmentation; most of the published images are like that
 
 
 def _several(world: WorldConfig, index: int) -> tuple[WorldConfig, Request]:
-    """World and request of a still with one to four objects; every third picture is narrower."""
+    """World and request of a still with one to four objects; every third image is narrower."""
     objects = 1 + index % 4
     kind: Kind = "single" if objects == 1 else ("lookalike" if index % 3 == 2 else "multi")
     narrow = replace(world, frame_width=world.frame_width * 3 // 4)
@@ -35,7 +35,7 @@ def _several(world: WorldConfig, index: int) -> tuple[WorldConfig, Request]:
 
 
 def write_msra10k(world: WorldConfig, path: Path, pool: WorkerPool) -> None:
-    """Write `MSRA10K_Imgs_GT.zip`: one salient object a picture, its mask grey near the edge."""
+    """Write `MSRA10K_Imgs_GT.zip`: one salient object per image, its mask grey near the edge."""
     with ZipWriter(path) as archive:
         for index, (jpeg, png) in enumerate(pool.map(partial(_msra10k, world), range(world.stills.msra10k))):
             archive.write(f"MSRA10K_Imgs_GT/Imgs/{100001 + 7 * index}.jpg", jpeg)
@@ -52,7 +52,7 @@ def _msra10k(world: WorldConfig, index: int) -> tuple[bytes, bytes]:
 def write_coco(world: WorldConfig, images: Path, annotations: Path, pool: WorkerPool) -> None:
     """Write `train2017.zip` and `annotations_trainval2017.zip`.
 
-    Every 8th picture has a crowd, every 5th two tiny objects, every 40th no annotation at all.
+    Every 8th image has a crowd, every 5th two tiny objects, every 40th no annotation at all.
     """
     instances: dict[str, Any] = {
         "images": [],
@@ -90,7 +90,7 @@ def _coco(world: WorldConfig, index: int) -> tuple[bytes, int, list[dict[str, An
 
 
 def _annotations(footage: Footage) -> list[dict[str, Any]]:
-    """COCO annotations of the visible objects: polygons, and one run-length region for all of a crowd."""
+    """COCO annotations of the visible objects: polygons, and one run-length region for a whole crowd."""
     ids = footage.pictures[0].ids
     found = []
     for actor in sorted(footage.scene.actors, key=lambda actor: actor.label):
@@ -120,8 +120,8 @@ def _annotation(mask: NDArray[np.bool_], segmentation: Any, category: int, crowd
 
 
 def outline_polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
-    """Outer outlines of a mask (H,W) as COCO polygons [x0, y0, x1, y1, ...], in pixels with 0 at the picture's edge."""
-    zoom = 4  # contours run through pixel centres: enlarged, they keep to the pixels' edges within 1/8 pixel
+    """Outer outlines of a mask (H,W) as COCO polygons [x0, y0, x1, y1, ...], in pixels with 0 at the image's edge."""
+    zoom = 4  # contours run through pixel centres; after enlarging they follow the pixels' edges to within 1/8 pixel
     large = np.repeat(np.repeat(mask.astype(np.uint8), zoom, 0), zoom, 1)
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     polygons = []
@@ -133,7 +133,7 @@ def outline_polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
-    """COCO's uncompressed run lengths of a mask (H,W): down the columns, starting with a run of zeros."""
+    """COCO's uncompressed run lengths of a mask (H,W), column by column, starting with a run of zeros."""
     flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     ends = np.concatenate([[0], changes, [mask.size]])
@@ -142,7 +142,7 @@ def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def write_voc(world: WorldConfig, path: Path, pool: WorkerPool) -> None:
-    """Write `VOCtrainval_11-May-2012.tar`: instance masks whose borders are void."""
+    """Write `VOCtrainval_11-May-2012.tar`: instance masks with void borders."""
     count = world.stills.voc
     root = "VOCdevkit/VOC2012"
     names = [f"2007_{33 + 9 * index:06d}" for index in range(count + (_UNLISTED if count else 0))]

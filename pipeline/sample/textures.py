@@ -24,11 +24,11 @@ def noise(rng: np.random.Generator, side: int, cells: int, octaves: int) -> NDAr
     Args:
         rng: source of all randomness.
         side: side of the square result in pixels.
-        cells: random values along a side in the coarsest octave; doubled, with half the weight, in each further one.
+        cells: random values along a side in the coarsest octave; each finer octave has twice as many, half the weight.
         octaves: number of octaves.
 
     Returns:
-        float32 side,side in [0, 1] (both ends are reached).
+        float32 side,side; its smallest value is 0, its largest 1.
     """
     total = np.zeros((side, side), np.float32)
     for octave in range(octaves):
@@ -86,7 +86,7 @@ def dull_colour(rng: np.random.Generator, saturation: float) -> NDArray[np.float
 
 
 def dull_texture(rng: np.random.Generator, side: int, saturation: float, contrast: float) -> NDArray[np.uint8]:
-    """Periodic noise around one dull colour; uint8 side,side,3."""
+    """Periodic noise around one muted colour; uint8 side,side,3."""
     base = dull_colour(rng, saturation)
     field = noise(rng, side, 8, 4)
     return blend(field, base * (1 - 0.5 * contrast), base * (1 + 0.5 * contrast))

@@ -1,4 +1,4 @@
-"""The embedded DAVIS, YouTube-VOS and RGB + depth videos, in the published layouts."""
+"""The sample's DAVIS, YouTube-VOS and RGB + depth videos, in the published layouts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Member = tuple[str, bytes]
 
 @dataclass(frozen=True)
 class _Video:
-    """A video to be filmed: where it belongs, its place in the split (for the seed) and its name."""
+    """A video to render: its split, its index in the split (for the seed), its kind and its name."""
 
     split: str
     index: int
@@ -34,7 +34,7 @@ class _Video:
 
 
 def _videos(split: str, counts: KindCounts, first: KindCounts | None = None) -> list[_Video]:
-    """The videos of a split, named by kind; numbers go on after those of `first`, since splits share one folder."""
+    """The videos of a split, named by kind; numbers continue after those of `first`, as splits share one folder."""
     offset: dict[Kind, int] = {
         "single": first.single if first else 0,
         "multi": first.multi if first else 0,
@@ -89,7 +89,7 @@ def _youtubevos_video(world: WorldConfig, video: _Video) -> tuple[str, dict[str,
     """Name (ten hexadecimal digits, as published), objects for `meta.json`, files."""
     counts = world.youtubevos
     times = [t * counts.step for t in range(counts.frames)]
-    # spread evenly over the videos of several objects, so that every count of videos has its share
+    # spread evenly over the videos with several objects, so that any number of videos has the right share
     late = video.kind != "single" and (video.index * 7) % 10 < round(counts.late_share * 15)
     request = Request(video.kind, None, duration=times[-1] + counts.step, late=late)
     footage = film(world, request, "youtubevos", video.split, video.index, times)
@@ -109,7 +109,7 @@ def _youtubevos_video(world: WorldConfig, video: _Video) -> tuple[str, dict[str,
 
 
 def _without_the_unseen(ids: NDArray[np.uint8], started: set[int], min_pixels: int) -> NDArray[np.uint8]:
-    """Labels that have started; one starts (and is added to `started`) where enough of it is seen."""
+    """Only the labels that have started; one starts (and is added to `started`) when enough of it is visible."""
     kept = ids.copy()
     for label in np.unique(ids[ids > 0]).tolist():
         if label not in started and int((ids == label).sum()) < min_pixels:
@@ -120,7 +120,7 @@ def _without_the_unseen(ids: NDArray[np.uint8], started: set[int], min_pixels: i
 
 
 def write_mannequin(world: WorldConfig, path: Path, pool: WorkerPool) -> None:
-    """Write `mannequin.zip`: frames, depth (16-bit PNG, 1000 a unit) and instances."""
+    """Write `mannequin.zip`: frames, depth (16-bit PNG, 1000 per unit) and instances."""
     train = _videos("train", world.mannequin.train)
     val = _videos("val", world.mannequin.val, world.mannequin.train)
     with ZipWriter(path) as archive:
