@@ -35,9 +35,9 @@ from pipeline.core.images import encode_mask
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import log, pick_device, progress, run_main
 from pipeline.dstm.checkpoint import load_dstm
-from pipeline.footage.drawn_masks import parse_masks, read_masks
 from pipeline.footage.footage import Footage, Shot, open_footage
 from pipeline.footage.input_checks import OVERLAY, check_masks, check_output, make_folder
+from pipeline.footage.mask_files import read_masks
 from pipeline.footage.overlay import OverlayVideo
 from pipeline.hourglass.checkpoint import load_hourglass
 from pipeline.hourglass.estimator import DepthEstimator
@@ -169,7 +169,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         required=True,
         metavar="[INDEX:]MASK.png",
-        help="ids of the objects in frame 0, or in frame INDEX; may be given several times",
+        help="ids of the objects in frame 0, or in frame INDEX, or a folder of masks named like the frames; may be "
+        "given several times",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the masks")
     parser.add_argument("--weights", type=Path, help="D-STM (default: that of the active profile)")
@@ -189,15 +190,15 @@ def main() -> None:
         how = "make them (make repro) or give others (--weights)" if options.weights is None else "correct the path"
         raise UserError(f"{weights} does not exist; expected the weights of a trained D-STM; {how}")
     # what can be wrong with the inputs is found before the networks are loaded
-    masks = read_masks(options.mask)
     footage = open_footage(options.video)
-    check_masks(footage, masks)
-    check_output(footage, parse_masks(options.mask), options.out)
+    masks = read_masks(options.mask, footage)
+    check_masks(footage, masks.ids)
+    check_output(footage, masks.files, options.out)
     if options.weights is None and settings.profile == "sample":
         log("these weights were trained on the rendered sample for minutes; expect little of them on real video")
     segmenter = open_segmenter(weights, depth_weights, options.tta, settings)
     try:
-        run(segmenter, footage, masks, options.out, options.overlay)
+        run(segmenter, footage, masks.ids, options.out, options.overlay)
     except KeyboardInterrupt as interruption:
         sys.stderr.write(f"interrupted; {str(interruption) or 'nothing was written'}\n")
         raise SystemExit(130) from None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -16,195 +14,156 @@ from PIL import Image
 from pipeline.core.errors import UserError
 from pipeline.core.images import DAVIS_PALETTE, VOID, object_ids
 from pipeline.core.runtime import log
+from pipeline.footage.palettes import (
+    MOST_OBJECTS,
+    PACK,
+    WHITE,
+    KnownColours,
+    Reading,
+    davis_ids,
+    hex_of,
+    is_opaque,
+    read_indexed,
+    too_many,
+)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
-_MOST_OBJECTS = 100  # more ids than this are a picture or a smoothed mask, not objects
 _MOST_COLOURS = 6  # more than this are not worth a command that recolours them
-_WHITE = 0xFFFFFF
-_PACK = np.array([1 << 16, 1 << 8, 1])  # R, G, B to 0xRRGGBB
+_BETWEEN = 0.75  # share of an id's pixels that touch another id, where smoothing made it
 
 
-def parse_masks(arguments: Sequence[str]) -> dict[int, Path]:
-    """The masks of the command line, `MASK.png` (frame 0) or `INDEX:MASK.png`.
+def read_mask(path: Path, known: KnownColours | None = None) -> NDArray[np.uint8]:
+    """Read a mask from a PNG. The rules are those of the table in docs/segment.md.
 
-    Returns:
-        Frame index -> file.
-
-    Raises:
-        UserError: a missing file, or two for one frame.
-    """
-    masks: dict[int, Path] = {}
-    for argument in arguments:
-        indexed = None if Path(argument).is_file() else re.fullmatch(r"([0-9]+):(.+)", argument)
-        index, path = (int(indexed[1]), Path(indexed[2])) if indexed else (0, Path(argument))
-        if not path.is_file():
-            raise UserError(f"{path} does not exist; expected a mask, MASK.png or INDEX:MASK.png; correct the path")
-        if index in masks:
-            raise UserError(
-                f"two masks are given for frame {index}, {masks[index]} and {path}; expected one; draw all objects of "
-                "the frame in it, or give the other as INDEX:MASK.png"
-            )
-        masks[index] = path
-    return masks
-
-
-def read_masks(arguments: Sequence[str]) -> dict[int, NDArray[np.uint8]]:
-    """The masks of the command line; what was found in them is logged.
-
-    Returns:
-        Frame index -> uint8 H,W ids.
-
-    Raises:
-        UserError: see `parse_masks` and `read_mask`.
-    """
-    masks = {index: read_mask(path) for index, path in sorted(parse_masks(arguments).items())}
-    for index, mask in masks.items():
-        ids = object_ids(mask)
-        log(f"frame {index}: object{'s' * (len(ids) > 1)} {', '.join(map(str, ids))}")
-    return masks
-
-
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Read a mask from a PNG.
-
-    Indexed and grey values are ids. Colours are ids where they are exactly those of DAVIS' palette; transparent is
-    background. A mask of nothing but black and white has one object, the white part. What was not plain is logged.
+    Grey values are ids, and indices where index 0 is seen as background. Colours are ids where they are exactly those
+    of DAVIS' palette; black and transparent are background. A mask of nothing but black and white has one object, the
+    white part. What was not plain is logged.
 
     Args:
         path: the file.
+        known: colours of other masks of the same video, which are the same objects here.
 
     Returns:
-        uint8 H,W: 0 background, 1 to 254 objects, at least one of them, 255 void.
+        uint8 H,W: 0 background, 1 to 254 objects (maybe none), 255 void.
 
     Raises:
-        UserError: missing or unreadable, no PNG, other colours, half-transparent or smoothed borders, or no object.
+        UserError: missing or unreadable, not a PNG, other colours, half-transparent or smoothed borders, or more
+            objects than a run takes.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); expected a mask, a PNG; correct the path") from None
     if not data.startswith(_PNG):
-        why = "a JPEG, which blurs ids where they meet" if data.startswith(_JPEG) else "no PNG"
+        why = "a JPEG, which blurs ids where they meet" if data.startswith(_JPEG) else "not a PNG"
         raise UserError(f"{path} is {why}; expected a mask as PNG; save it as one where it was drawn")
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            ids = _ids(image, path)
+            reading = _read(image, _bits(data), path, known or KnownColours())
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be decoded ({error}); expected a mask, a PNG; save it again") from None
-    return _objects(ids, path)
+    ids = reading.ids
+    if not object_ids(ids) and (ids == VOID).any():
+        log(f"{path} is black and white: its white part is taken as object 1")
+        return np.asarray(ids == VOID, np.uint8)
+    _check_objects(reading, path)
+    return ids
 
 
-def _ids(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _bits(data: bytes) -> int:
+    """Bits a value, from the header of a PNG."""
+    return data[24] if len(data) > 24 else 8
+
+
+def _read(image: Image.Image, bits: int, path: Path, known: KnownColours) -> Reading:
     if getattr(image, "n_frames", 1) > 1:
         raise UserError(f"{path} is animated; expected a mask of one frame; give others as INDEX:MASK.png")
     if image.mode == "P":
-        return _indexed(image, path)
-    if image.mode in ("1", "L"):
-        return np.array(image, np.uint8)
+        return read_indexed(image, path, known)
     if image.mode == "LA":
         grey, alpha = np.moveaxis(np.asarray(image), -1, 0)
-        return np.where(_opaque(alpha, path), grey, 0).astype(np.uint8)
-    if image.mode.startswith("I"):
-        return _wide(np.asarray(image), path)
+        return _grey(np.where(is_opaque(alpha, path), grey, 0), VOID, path)
+    if image.mode in ("1", "L") or image.mode.startswith("I"):
+        top = (1 << bits) - 1
+        values = np.asarray(image).astype(np.int64)
+        if bits in (2, 4):  # Pillow stretches these to 8 bits
+            values = values * top // 255
+        values[values == image.info.get("transparency", -1)] = 0
+        if bits == 1:
+            return Reading(values.astype(np.uint8), exact=True, top=top)
+        return _grey(values, top, path)
     return _coloured(np.asarray(image.convert("RGBA")), path)
 
 
-def _indexed(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    """The indices are the ids, unless a program has put DAVIS' colours in an order of its own."""
-    indices = np.array(image, np.uint8)
-    palette = np.zeros((256, 3), np.int64)
-    entries = np.asarray(image.getpalette("RGB"), np.int64).reshape(-1, 3)
-    palette[: len(entries)] = entries
-    used = np.unique(indices)
-    ids = _davis_ids(palette @ _PACK)
-    grey = (palette[used] == palette[used, :1]).all()
-    if not grey and (ids[used] >= 0).all() and (ids[used] != used).any():
-        log(f"{path} has DAVIS' colours at other indices than DAVIS: its colours are read as ids")
-        return ids[indices].astype(np.uint8)
-    if palette[0].any():
-        log(f"{path} shows index 0 in {_hex(palette[0] @ _PACK)}: it is background all the same")
-    return indices
-
-
-def _wide(values: NDArray[np.integer], path: Path) -> NDArray[np.uint8]:
-    """Ids of a grey PNG of 16 bits."""
-    if np.isin(values, (0, 65535)).all():
-        return np.where(values > 0, VOID, 0).astype(np.uint8)
+def _grey(values: NDArray[np.integer], top: int, path: Path) -> Reading:
+    """Ids of grey values; of black and white where there is nothing else."""
+    if np.isin(values, (0, top)).all():
+        return Reading(np.where(values == top, VOID, 0).astype(np.uint8), exact=True, top=top)
     if values.max() > VOID:
         raise UserError(
             f"{path} holds 16-bit values up to {values.max()}; expected ids up to 254; number its objects from 1 on"
         )
-    return values.astype(np.uint8)
+    return Reading(values.astype(np.uint8), exact=False, top=top)
 
 
-def _coloured(rgba: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    packed = np.where(_opaque(rgba[..., 3], path), rgba[..., :3] @ _PACK, 0)
+def _coloured(rgba: NDArray[np.uint8], path: Path) -> Reading:
+    packed = np.where(is_opaque(rgba[..., 3], path), rgba[..., :3] @ PACK, 0)
     colours, places = np.unique(packed, return_inverse=True)
-    ids = _davis_ids(colours)
-    if set(colours.tolist()) <= {0, _WHITE}:
-        ids = np.where(colours == _WHITE, VOID, 0)
+    ids = davis_ids(colours)
+    if set(colours.tolist()) <= {0, WHITE}:
+        ids = np.where(colours == WHITE, VOID, 0)
     elif (ids < 0).any():
         raise UserError(_recolour(path, colours.tolist()))
     else:
         log(f"{path} is a colour image in DAVIS' colours: they are read as ids")
-    return ids[places].reshape(packed.shape).astype(np.uint8)
-
-
-def _opaque(alpha: NDArray[np.uint8], path: Path) -> NDArray[np.bool_]:
-    if ((alpha > 0) & (alpha < 255)).any():
-        raise UserError(
-            f"{path} is half-transparent in places; expected pixels that are of an object or not; draw it without "
-            f"smoothing, or, for one object cut out: magick {quote(str(path))} -alpha extract -threshold 50% mask.png"
-        )
-    return alpha > 0
-
-
-def _davis_ids(colours: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Ids of colours 0xRRGGBB, -1 where DAVIS has no such colour."""
-    palette = DAVIS_PALETTE @ _PACK
-    order = np.argsort(palette)
-    found = order[np.searchsorted(palette, colours, sorter=order).clip(max=len(palette) - 1)]
-    return np.where(palette[found] == colours, found, -1)
+    return Reading(ids[places].reshape(packed.shape).astype(np.uint8), exact=True, top=None)
 
 
 def _recolour(path: Path, colours: list[int]) -> str:
-    """The line that refuses a colour image, with the command that mends it where one can."""
-    free = [int(c) for c in DAVIS_PALETTE[1:VOID] @ _PACK if c not in colours]
-    unknown = [c for c, known in zip(colours, _davis_ids(np.array(colours))) if known < 0]
+    """The line that refuses a colour image, with the command that recolours it where there are few colours."""
+    free = [int(c) for c in DAVIS_PALETTE[1:VOID] @ PACK if c not in colours]
+    unknown = [c for c, known in zip(colours, davis_ids(np.array(colours))) if known < 0]
     if len(unknown) > _MOST_COLOURS:
-        found, mend = f"{len(colours)} colours, as a picture or a smoothed drawing does", "draw it without smoothing"
+        found, way_out = f"{len(colours)} colours, as a picture or a smoothed drawing does", "draw it without smoothing"
     else:
-        found = ", ".join(map(_hex, unknown))
-        if 0 not in colours and _WHITE in colours:  # paper
-            free.insert(unknown.index(_WHITE), 0)
-        steps = " ".join(f"-fill '{_hex(new)}' -opaque '{_hex(old)}'" for old, new in zip(unknown, free))
-        mend = f"recolour it: magick {quote(str(path))} {steps} mask.png"
+        found = ", ".join(map(hex_of, unknown))
+        if 0 not in colours and WHITE in colours:  # paper
+            free.insert(unknown.index(WHITE), 0)
+        steps = " ".join(f"-fill '{hex_of(new)}' -opaque '{hex_of(old)}'" for old, new in zip(unknown, free))
+        way_out = f"recolour it: magick {quote(str(path))} {steps} mask.png"
     return (
         f"{path} is a colour image and holds {found}; expected an indexed or grey PNG of ids, exactly DAVIS' colours "
-        f"(#800000 object 1, #008000 object 2, #808000 object 3), or black and white; {mend}"
+        f"(#800000 object 1, #008000 object 2, #808000 object 3), or black and white; {way_out}"
     )
 
 
-def _objects(mask: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    ids = object_ids(mask)
-    if not ids and (mask == VOID).any():
-        log(f"{path} is black and white: its white part is taken as object 1")
-        return np.asarray(mask == VOID, np.uint8)
-    if not ids:
-        raise UserError(f"{path} holds no object; expected ids from 1 where objects are; draw them")
-    square = np.ones((3, 3), np.uint8)
-    areas = set(object_ids(np.where(cv2.erode(mask, square) == cv2.dilate(mask, square), mask, 0).astype(np.uint8)))
-    lines = len(set(ids) - areas)  # ids that nowhere fill three pixels square: the steps of a soft border
-    if len(ids) > _MOST_OBJECTS or (lines > 2 and 2 * lines > len(ids)):
+def _check_objects(reading: Reading, path: Path) -> None:
+    """Refuse a smoothed mask, whose steps would each be an object, and more objects than a run takes."""
+    ids = object_ids(reading.ids)
+    steps = [] if reading.exact else _steps(reading.ids)
+    if len(steps) > 2 and 2 * len(steps) > len(ids):
+        way_out = "draw it without smoothing"
+        if reading.top is not None:
+            percent = 100 * (ids[-1] / 2) / reading.top  # half of what the object has, so that something is left
+            way_out += f", or, for one object: magick {quote(str(path))} -threshold {percent:.2g}% mask.png"
         raise UserError(
-            f"{path} holds {len(ids)} different values ({ids[0]} to {ids[-1]}), as a smoothed mask does; expected ids, "
-            f"at most {_MOST_OBJECTS}, each over its whole object; draw it without smoothing, or, for one object: "
-            f"magick {quote(str(path))} -threshold 50% mask.png"
+            f"{path} holds {len(ids)} different values ({ids[0]} to {ids[-1]}), most of them only in thin lines beside "
+            f"others, as a smoothed mask does; expected ids, each over its whole object; {way_out} (where objects "
+            "really are that thin and touch: save the mask in DAVIS' colours)"
         )
-    return mask
+    if len(ids) > MOST_OBJECTS:
+        raise too_many(path, len(ids))
 
 
-def _hex(colour: int) -> str:
-    return f"#{int(colour):06x}"
+def _steps(mask: NDArray[np.uint8]) -> list[int]:
+    """Ids that smoothing may have made: nowhere three pixels square, and nearly everywhere beside another id."""
+    square = np.ones((3, 3), np.uint8)
+    eroded, dilated = cv2.erode(mask, square), cv2.dilate(mask, square)
+    whole = set(object_ids(np.where(eroded == dilated, mask, 0).astype(np.uint8)))
+    # the lowest id around a pixel that is not background
+    lowest = cv2.erode(np.where(mask == 0, VOID, mask).astype(np.uint8), square)
+    beside = (dilated != mask) | (lowest != mask)
+    pixels, touching = (np.bincount(values, minlength=256) for values in (mask.ravel(), mask[beside]))
+    return [i for i in object_ids(mask) if i not in whole and touching[i] > _BETWEEN * pixels[i]]

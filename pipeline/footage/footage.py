@@ -70,10 +70,18 @@ class VideoFootage:
         """Whether a frame may have this name."""
         return re.fullmatch(r"[0-9]{5,}", name) is not None
 
+    def name_of(self, index: int) -> str:
+        """What a frame is named."""
+        return f"{index:05d}"
+
+    def index_of(self, name: str) -> int | None:
+        """The frame of a name, padded with zeros or not; None where it is not a number."""
+        return int(name) if re.fullmatch(r"[0-9]+", name) else None
+
     def shots(self) -> Iterator[Shot]:
         """See `Footage`."""
         for i, (seconds, rgb) in enumerate(self._video.frames()):
-            yield Shot(f"{i:05d}", seconds, rgb)
+            yield Shot(self.name_of(i), seconds, rgb)
 
     def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:
         """See `Footage`."""
@@ -98,7 +106,15 @@ class ImageFootage:
 
     def names(self, name: str) -> bool:
         """Whether a frame has this name."""
-        return name in self._images
+        return self._images.place_of(name) is not None
+
+    def name_of(self, index: int) -> str:
+        """What a frame is named."""
+        return self.files[index].stem
+
+    def index_of(self, name: str) -> int | None:
+        """The frame of a name, on any file system; None where there is none."""
+        return self._images.place_of(name)
 
     def shots(self) -> Iterator[Shot]:
         """See `Footage`."""

@@ -43,9 +43,9 @@ class ImageFiles:
         if not paths:
             raise UserError(f"{origin} holds no image; expected files {', '.join(IMAGES)}; correct the path")
         self.paths = tuple(sorted(paths, key=_natural))
-        self._names: dict[str, Path] = {}
-        for path in self.paths:
-            other = self._names.setdefault(_plain(path.stem), path)
+        self._places: dict[str, int] = {}
+        for place, path in enumerate(self.paths):
+            other = self.paths[self._places.setdefault(_plain(path.stem), place)]
             if other != path:
                 raise UserError(
                     f"{origin} holds several images named {path.stem} ({other} and {path}); expected different names, "
@@ -59,9 +59,9 @@ class ImageFiles:
             log(f"{_count(clear)} with transparency ({_some(clear)}): it is dropped, colours count as they are stored")
         self._size: tuple[int, ...] | None = None
 
-    def __contains__(self, name: str) -> bool:
-        """Whether a file's name without its suffix is this, on any file system."""
-        return _plain(name) in self._names
+    def place_of(self, name: str) -> int | None:
+        """The place in the order of the file whose name without its suffix is this, on any file system."""
+        return self._places.get(_plain(name))
 
     def read(self, place: int) -> NDArray[np.uint8]:
         """A frame, uint8 H,W,3 RGB, by its place in the order.
