@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -179,7 +180,7 @@ def test_unfit_files(tmp_path: Path) -> None:
 BIRD = IDS == 2
 
 
-def png_of(path: Path, image: Image.Image, **options: object) -> Path:
+def png_of(path: Path, image: Image.Image, **options: Any) -> Path:
     image.save(path, **options)
     return path
 
