@@ -177,4 +177,4 @@ def test_tables() -> None:
     text = table(scores).splitlines()
     assert text[0].split() == ["sequence,", "object", "J&F", "J", "J-rec", "J-dec", "F", "F-rec", "F-dec"]
     assert "b                 40.0  50.0   50.0    0.0  30.0    0.0    0.0" in text
-    assert text[-1] == "3 objects in 2 sequences; figures in percent"
+    assert text[-1] == "3 objects in 2 sequences; values in percent"

@@ -137,10 +137,10 @@ def test_check(root: Path, masks: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "the 2 sequences of davis-2017-val are complete" in capsys.readouterr().out
     (masks / "notes.txt").write_text("")
     (masks / "bear/00000.png").unlink()
-    with pytest.raises(UserError, match="has 2 faults, named above"):
+    with pytest.raises(UserError, match="has 2 faults, listed above"):
         evaluate("--davis", root, "--results", masks, "--check")
     printed = capsys.readouterr().out
-    assert "masks/notes.txt: surplus" in printed
+    assert "masks/notes.txt: not expected" in printed
     assert "masks/bear/00000.png: missing" in printed
 
 
@@ -195,6 +195,6 @@ def test_official_differences(
     monkeypatch.setitem(sys.modules, "davis2017.evaluation", SimpleNamespace(DAVISEvaluation=Evaluation))
     evaluate("--davis", root, "--results", masks, "--official", "--jobs", 1)
     printed = capsys.readouterr().out
-    assert "against davis2017 over 3 objects" in printed
+    assert "compared with davis2017 over 3 objects" in printed
     assert "dogs 2 J-recall: ours 1.0, official 0.5" in printed
-    assert "of 18 figures differ by more than 1e-09" in printed
+    assert "of 18 values differ by more than 1e-09" in printed

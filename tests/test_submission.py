@@ -64,13 +64,13 @@ def test_every_fault_is_named(davis: Path, masks: Path) -> None:
     (masks / "empty").mkdir()
     found = faults(davis, masks)
     expected = [
-        "cat: surplus; no sequence",
-        "empty: surplus; no sequence",
-        "dogs/00005.png: surplus; expected only",
-        "global_results-val.csv: surplus",
+        "cat: not expected; no sequence",
+        "empty: not expected; no sequence",
+        "dogs/00005.png: not expected; expected only",
+        "global_results-val.csv: not expected",
         "bear/00000.png: missing",
         "bear/00001.png: 64x46; expected 64x48",
-        "bear/00002.png: holds the ids 2; expected those of the first masks, 1",
+        "bear/00002.png: contains the ids 2; expected those of the first masks, 1",
         "dogs/00001.png: mode RGB; expected an indexed PNG (P)",
         "dogs/00002.png: mode grey (L)",
         "dogs/00003.png: the file cannot be decoded",

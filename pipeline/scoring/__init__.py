@@ -1,1 +1,1 @@
-"""J and F by DAVIS' and YouTube-VOS' rules, exact and fast; checks and archives of results for challenge servers."""
+"""J and F by the rules of DAVIS and YouTube-VOS; checks and archives of results for challenge servers."""

@@ -1,9 +1,9 @@
-"""F: the F-measure of boundaries matched within a small disk, by exact arithmetic.
+"""F: the F-measure of boundaries that match within a small disk, in integer arithmetic.
 
-Follows DAVIS' definition (Perazzi et al., CVPR 2016, after Martin et al.): a pixel is on the boundary where it differs
-from its right, lower or lower right neighbour; a boundary pixel is matched where the other mask has one within
-`ceil(0.008 * diagonal)` pixels (centre to centre, that distance included). The disk is laid around boundary pixels by
-shifting whole rows of bits, inside the rectangle that holds both masks.
+Follows DAVIS' definition (Perazzi et al., CVPR 2016, after Martin et al.): a pixel is on the boundary if it differs
+from its right, lower or lower right neighbour; a boundary pixel is matched if the other mask has one at most
+`ceil(0.008 * diagonal)` pixels away, centre to centre. Boundaries are dilated by the disk by shifting whole rows of
+bits, inside the rectangle that contains both masks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def boundary_radius(height: int, width: int) -> int:
 def boundary_f(annotation: NDArray[np.bool_], result: NDArray[np.bool_]) -> float:
     """Boundary F-measure of two masks, bool H,W, in [0, 1].
 
-    Both without boundary: 1. Only one without: 0.
+    1 if neither mask has a boundary, 0 if only one has.
     """
     height, width = annotation.shape
     pads = (pad_to_words(mask.astype(bool).astype(np.uint8)) for mask in (annotation, result))
@@ -36,7 +36,7 @@ def boundary_f(annotation: NDArray[np.bool_], result: NDArray[np.bool_]) -> floa
 
 
 def boundary_f_of_bits(annotation: Bits, result: Bits, width: int, radius: int) -> float:
-    """The same of masks packed by `pack_object`.
+    """Boundary F-measure of masks packed by `pack_object`.
 
     Args:
         annotation: uint64 H,words.
@@ -61,7 +61,7 @@ def _boundaries(masks: Bits, has_right: Bits) -> Bits:
     """Boundary pixels of cut-out masks, uint64 2,h,w.
 
     In the image's last row only the right-hand neighbour counts, in its last column only the lower one. A cut-out ends
-    either there or with an empty row.
+    at the image's edge or with an empty row.
     """
     right, edges = np.empty_like(masks), np.empty_like(masks)
     from_right(masks, out=right, carry=edges)
@@ -74,18 +74,18 @@ def _boundaries(masks: Bits, has_right: Bits) -> Bits:
 
 @lru_cache(maxsize=64)
 def _rows_by_reach(radius: int) -> tuple[tuple[int, ...], ...]:
-    """At index `x`: the rows of a disk, by distance from its middle row, that reach just `x` columns to either side."""
+    """At index `x`: the rows of a disk, as distances from its middle, that reach exactly `x` columns to each side."""
     reach = [math.isqrt(radius * radius - y * y) for y in range(radius + 1)]
     return tuple(tuple(y for y in range(radius + 1) if reach[y] == x) for x in range(radius + 1))
 
 
 def _dilate(bits: Bits, radius: int) -> Bits:
-    """All pixels within `radius` of a set one, for cut-outs (uint64 2,h,w) padded by as many columns."""
+    """All pixels within `radius` of a set pixel, for cut-outs (uint64 2,h,w) padded by `radius` columns."""
     height = bits.shape[1]
     wide, out = bits.copy(), np.zeros_like(bits)
     side, other, carry = np.empty_like(bits), np.empty_like(bits), np.empty_like(bits)
     for reach, rows in enumerate(_rows_by_reach(radius)):
-        if reach:  # every run of pixels grows by one to either side
+        if reach:  # every run of pixels grows by one pixel on both sides
             from_left(wide, out=side, carry=carry)
             from_right(wide, out=other, carry=carry)
             wide |= side

@@ -1,4 +1,4 @@
-"""Indexed PNG masks decoded without a detour over colours, where they are stored the way mask writers store them."""
+"""A fast decoder for the usual kind of indexed PNG masks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _GREY, _PALETTE = 0, 3
 
 
 def decode_indexed(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Decode an id mask, as `core.images.decode_mask` does, two to three times as fast for the usual ones.
+    """Decode an id mask like `core.images.decode_mask`, two to three times as fast for the usual kind.
 
-    Usual are 8 bits a pixel, grey or palette, not interlaced, no row filter: then the inflated bytes are the ids.
-    Anything else, damaged files included, goes to `decode_mask`.
+    Usual means 8 bits per pixel, grey or palette, not interlaced, no row filter: then the decompressed bytes are the
+    ids. Anything else, including damaged files, goes to `decode_mask`.
 
     Args:
         data: the file's bytes.
@@ -35,12 +35,12 @@ def decode_indexed(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def colour_type(data: bytes) -> int | None:
-    """A PNG's colour type (3 is indexed), or None where the bytes are no PNG."""
+    """A PNG's colour type (3 is indexed), or None if the bytes are not a PNG."""
     return data[25] if len(data) >= 33 and data[:8] == _SIGNATURE and data[12:16] == b"IHDR" else None
 
 
 def _decode_plain(data: bytes) -> NDArray[np.uint8] | None:
-    """The ids, or None where the file is not of the usual form."""
+    """The ids, or None if the file is not of the usual kind."""
     if colour_type(data) is None:
         return None
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", data[16:29])
@@ -62,7 +62,7 @@ def _decode_plain(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def _image_data(data: bytes) -> bytes | None:
-    """The joined IDAT chunks; None where a chunk is cut off or fails its checksum."""
+    """The joined IDAT chunks; None if a chunk is cut off or fails its checksum."""
     parts = []
     at = 8
     while at + 12 <= len(data):

@@ -1,7 +1,7 @@
-"""A second opinion: the official package `davis2017` (davis2017-evaluation) run on the same masks.
+"""The official package `davis2017` (davis2017-evaluation) run on the same masks, to compare with ours.
 
 It is not on PyPI; docs/scoring.md says how to install it. It reads copies of the masks from a temporary folder, so that
-splits given as a zip, merged objects and zipped results can be held against it too.
+splits given as a zip, merged objects and zipped results can be compared too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INSTALL = "pip install git+https://github.com/davisvideochallenge/davis2017-eva
 
 @dataclass(frozen=True)
 class Difference:
-    """Our figure of one object beside the official one."""
+    """One metric of one object: ours and the official value."""
 
     sequence: str
     object_id: int
@@ -55,11 +55,11 @@ def import_official() -> Any:
 
 
 def official_differences(pairs: Sequence[SequencePair], scores: Sequence[ObjectScore]) -> list[Difference]:
-    """Score with the official package and set its figures beside ours.
+    """Score with the official package and compare with ours.
 
     Args:
         pairs: the sequences.
-        scores: our figures of all their objects, by DAVIS' rules.
+        scores: our metrics of all their objects, by DAVIS' rules.
 
     Returns:
         Mean, recall and decay of J and F of every object.
@@ -74,7 +74,7 @@ def official_differences(pairs: Sequence[SequencePair], scores: Sequence[ObjectS
         for pair in progress(pairs, len(pairs), "copying masks for davis2017"):
             _copy(pair, root / "Annotations/480p" / pair.name, results / pair.name)
         (root / "JPEGImages/480p").mkdir(parents=True)
-        # codalab: as its server calls it, without frames
+        # codalab: the mode of the challenge server, which needs no frames
         figures = evaluation(str(root), "semi-supervised", "val", codalab=True).evaluate(str(results))
     return _differences(figures, scores)
 
@@ -105,12 +105,12 @@ def _differences(figures: dict[str, Any], scores: Sequence[ObjectScore]) -> list
 
 
 def differences_table(differences: Sequence[Difference]) -> str:
-    """The largest difference of each figure, then every one beyond `AGREEMENT`."""
+    """The largest difference of each metric, then every difference above `AGREEMENT`."""
     objects = len({(d.sequence, d.object_id) for d in differences})
-    lines = [f"against davis2017 over {objects} objects, largest differences:"]
+    lines = [f"compared with davis2017 over {objects} objects, largest differences:"]
     for figure in dict.fromkeys(d.figure for d in differences):
         lines.append(f"  {figure:<9} {max(d.size for d in differences if d.figure == figure):.1e}")
     beyond = [d for d in differences if not d.size <= AGREEMENT]
     lines += [f"  {d.sequence} {d.object_id} {d.figure}: ours {d.ours!r}, official {d.official!r}" for d in beyond]
-    lines.append(f"{len(beyond)} of {len(differences)} figures differ by more than {AGREEMENT:.0e}")
+    lines.append(f"{len(beyond)} of {len(differences)} values differ by more than {AGREEMENT:.0e}")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""Object masks as rows of bits, 64 pixels a word: an AND, a shift or a count then costs microseconds a frame.
+"""Object masks packed into bits, 64 pixels per word: an AND, a shift or a count takes microseconds per frame.
 
-Bit `j` of word `w` of a row is the pixel of column `64 * w + j`, so that `bits >> 1` moves every pixel one column to
-the left. A cut-out carries zero words on its right, into which shifted pixels run instead of into the next row.
+Bit `j` of word `w` of a row is the pixel of column `64 * w + j`, so `bits >> 1` moves every pixel one column to the
+left. A cut-out has zero words on its right, so that shifted pixels do not run into the next row.
 """
 
 from __future__ import annotations
@@ -49,23 +49,24 @@ def column_bits(columns: int, words: int) -> Bits:
 
 
 def crop_to_objects(first: Bits, second: Bits, width: int, padding: int) -> tuple[Bits, Bits] | None:
-    """Cut the part of two masks out that holds all of their pixels and boundaries.
+    """Cut out the part of two masks that contains all of their pixels and boundaries.
 
     Args:
         first: uint64 H,words.
         second: uint64 H,words.
         width: columns of the image.
-        padding: columns a later shift may move a pixel.
+        padding: number of columns by which a later shift may move a pixel.
 
     Returns:
-        The cut-outs, uint64 2,h,w, with a row and a word of margin where the image goes on, then words of padding; and,
-        as uint64 w, the columns that have a right-hand neighbour in the image. None where both masks are empty.
+        The cut-outs, uint64 2,h,w, with a margin of one row and one word if the image continues there, then words of
+        padding; and, as uint64 w, the columns that have a right-hand neighbour in the image. None if both masks are
+        empty.
     """
     either = first | second
     rows, words = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
     if not len(rows):
         return None
-    # boundaries lie up to one pixel above and left of the objects, and a row below tells that nothing follows
+    # boundaries are up to one pixel above and left of the objects; the empty row below marks the objects' end
     top, bottom = max(int(rows[0]) - 1, 0), min(int(rows[-1]) + 2, first.shape[0])
     left, right = max(int(words[0]) - 1, 0), int(words[-1]) + 1
     n_words = right - left

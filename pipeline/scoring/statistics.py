@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Statistics:
-    """Figures of one measure (J or F).
+    """Statistics of one measure (J or F).
 
     Attributes:
         mean: mean over frames, in [0, 1].
@@ -24,12 +24,13 @@ class Statistics:
 
 
 def frame_statistics(values: Sequence[float]) -> Statistics:
-    """Figures over the frames of one object, in the order of time.
+    """Statistics over the frames of one object, in temporal order.
 
-    The quarters are DAVIS': four bins between rounded, shared end points; a frame on an end point counts in both.
+    The quarters are those of DAVIS: four bins between rounded, shared end points; a frame on an end point counts in
+    both.
 
     Raises:
-        ValueError: no value.
+        ValueError: there are no values.
     """
     if not len(values):
         raise ValueError("no frame to average over")
@@ -45,10 +46,10 @@ def frame_statistics(values: Sequence[float]) -> Statistics:
 
 
 def mean_statistics(figures: Sequence[Statistics]) -> Statistics:
-    """Mean of each figure over objects.
+    """Mean of each statistic over objects.
 
     Raises:
-        ValueError: no object.
+        ValueError: there are no objects.
     """
     if not figures:
         raise ValueError("no object to average over")

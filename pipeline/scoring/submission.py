@@ -1,7 +1,7 @@
-"""The mask doctor, and the archive a challenge server accepts.
+"""Check results as a challenge server would, and pack the archive that it accepts.
 
-DAVIS' servers want `<sequence>/<frame>.png` at the top of the zip, YouTube-VOS' `Annotations/<video>/<frame>.png`;
-both want indexed PNGs at the frames' size, one for every frame, with the ids of the first masks.
+DAVIS' servers expect `<sequence>/<frame>.png` at the top of the zip, YouTube-VOS' `Annotations/<video>/<frame>.png`.
+Both expect indexed PNGs at the frames' size, one for every frame, with the ids of the first masks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.scoring.sequence import AnnotatedVideo, Annotations
 
 Server = Literal["davis", "youtubevos"]
 
-_EVERY = 5  # YouTube-VOS is judged at every fifth frame, also where all frames are at hand
+_EVERY = 5  # YouTube-VOS is scored at every fifth frame, also if the data has all frames
 _MODES = {0: "grey (L)", 2: "RGB", 4: "grey with alpha (LA)", 6: "RGBA"}
 
 
@@ -34,11 +34,11 @@ class Wanted:
 
     Attributes:
         name: name of the sequence.
-        required: frames whose masks must be there.
-        optional: frames whose masks may be there.
+        required: frames that must have a mask.
+        optional: frames that may have a mask.
         height: rows of every mask.
         width: columns of every mask.
-        ids: object ids a mask may hold, besides 0.
+        ids: object ids that a mask may contain, in addition to 0.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something a server would refuse: where, and what."""
+    """One problem for which a server would refuse the results."""
 
     path: str
     what: str
@@ -65,7 +65,7 @@ def wanted_masks(source: Annotations, server: Server) -> list[Wanted]:
 
     Args:
         source: the split.
-        server: DAVIS: every frame. YouTube-VOS: every fifth from the first mask on; all others are optional.
+        server: DAVIS: every frame. YouTube-VOS: every fifth one from the first mask on; all others are optional.
     """
     return [_want(source, video, server) for video in progress(source.videos, len(source.videos), "first masks")]
 
@@ -87,7 +87,7 @@ def _want(source: Annotations, video: AnnotatedVideo, server: Server) -> Wanted:
 
 
 def _judged(frames: tuple[str, ...]) -> tuple[str, ...]:
-    """Of YouTube-VOS' frames those its server looks at: all as released, every fifth where all frames are at hand."""
+    """The frames that YouTube-VOS' server scores: all of the usual release, every fifth if the data has all frames."""
     if not all(frame_id.isdigit() for frame_id in frames):
         return frames
     numbers = [int(frame_id) for frame_id in frames]
@@ -96,11 +96,11 @@ def _judged(frames: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check(wanted: Iterable[Wanted], results: Results) -> list[Fault]:
-    """Hold results against what a server expects.
+    """Compare results with what a server expects.
 
     Returns:
-        Every fault: missing sequences and frames, stray files and folders, unreadable files, other modes than P, wrong
-        sizes, unknown ids. Empty: fit to be sent.
+        Every fault: missing sequences and frames, unexpected files and folders, unreadable files, modes other than P,
+        wrong sizes, unknown ids. Empty if the results can be submitted.
     """
     sequences = list(wanted)
     present = set(results.names())
@@ -123,17 +123,17 @@ def check(wanted: Iterable[Wanted], results: Results) -> list[Fault]:
 
 
 def _strays(sequences: list[Wanted], results: Results, present: set[str]) -> list[Fault]:
-    """Files and folders no server expects."""
+    """Files and folders that no server expects."""
     expected = {f"{s.name}/{frame_id}.png" for s in sequences for frame_id in (*s.required, *s.optional)}
     folders = results.extra_folders(s.name for s in sequences)
     faults = [
-        Fault(f"{results.path}/{folder}", "surplus; no sequence of the split has this name") for folder in folders
+        Fault(f"{results.path}/{folder}", "not expected; no sequence of the split has this name") for folder in folders
     ]
     known = {f"{folder}/" for folder in folders}
     for name in sorted(present - expected):
         top, slash, _ = name.partition("/")
         if top + slash not in known:
-            faults.append(Fault(f"{results.path}/{name}", "surplus; expected only <sequence>/<frame>.png"))
+            faults.append(Fault(f"{results.path}/{name}", "not expected; expected only <sequence>/<frame>.png"))
     return faults
 
 
@@ -148,13 +148,13 @@ def _check_mask(sequence: Wanted, results: Results, frame_id: str) -> str | None
     except UserError as error:
         return str(error)
     if colour is None:
-        return "no PNG file; expected an indexed PNG (P)"
+        return "not a PNG file; expected an indexed PNG (P)"
     if ids.shape != (sequence.height, sequence.width):
         return f"{ids.shape[1]}x{ids.shape[0]}; expected {sequence.width}x{sequence.height} as the first mask"
     unknown = sorted(set(np.flatnonzero(np.bincount(ids.reshape(-1))).tolist()) - sequence.ids - {0})
     if unknown:
-        listed = ", ".join(map(str, unknown))
-        return f"holds the ids {listed}; expected those of the first masks, {', '.join(map(str, sorted(sequence.ids)))}"
+        listed, allowed = (", ".join(map(str, sorted(ids))) for ids in (unknown, sequence.ids))
+        return f"contains the ids {listed}; expected those of the first masks, {allowed}"
     return None
 
 
@@ -168,7 +168,7 @@ def write_submission(source: Annotations, results: Results, out: Path, server: S
         server: whose layout.
 
     Raises:
-        UserError: a fault; all of them are printed before, and nothing is written.
+        UserError: there are faults; all of them are printed first, and nothing is written.
     """
     wanted = wanted_masks(source, server)
     refuse_faults(check(wanted, results), results)
@@ -186,11 +186,9 @@ def refuse_faults(faults: list[Fault], results: Results) -> None:
     """Print every fault.
 
     Raises:
-        UserError: there are any.
+        UserError: there are faults.
     """
     for fault in faults:
         log(str(fault))
     if faults:
-        raise UserError(
-            f"{results.path} has {len(faults)} faults, named above; expected none; correct them and run again"
-        )
+        raise UserError(f"{results.path} has {len(faults)} faults, listed above; expected none; fix them and rerun")

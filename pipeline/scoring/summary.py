@@ -1,4 +1,4 @@
-"""Figures of a set, and how they are written: a dictionary for JSON, rows for CSV, a table for the terminal."""
+"""Metrics of a data set: a dictionary for JSON, rows for CSV, a table for the terminal."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ COLUMNS = (
 
 
 def summarise(scores: Sequence[ObjectScore]) -> dict[str, Any]:
-    """Figures of a set: the mean of each over objects.
+    """Metrics of a data set: the mean of each over objects.
 
     Returns:
         `{"J&F", "J": {"mean", "recall", "decay"}, "F": {...}, "copy_first": {"J&F"}, "by_kind": {kind: J&F}}`;
-        `copy_first` only where every object has it.
+        `copy_first` only if every object has it.
 
     Raises:
-        UserError: no object.
+        UserError: there are no objects.
     """
     if not scores:
         raise UserError("there is no object to score; expected at least one annotated sequence; choose another split")
@@ -43,7 +43,7 @@ def summarise(scores: Sequence[ObjectScore]) -> dict[str, Any]:
 
 
 def by_sequence(scores: Sequence[ObjectScore]) -> dict[str, dict[str, float]]:
-    """Sequence -> means over its objects of J, F and J&F, in the order given (a sequence's objects stand together)."""
+    """Sequence -> means over its objects of J, F and J&F, in the order given (a sequence's objects are adjacent)."""
     return {
         name: {
             "J&F": _mean_jf(group),
@@ -55,7 +55,7 @@ def by_sequence(scores: Sequence[ObjectScore]) -> dict[str, dict[str, float]]:
 
 
 def per_object_csv(scores: Sequence[ObjectScore]) -> str:
-    """A line for each object under `COLUMNS`; figures at full precision, an unknown one left empty."""
+    """One row per object under `COLUMNS`; values at full precision, unknown ones empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -67,7 +67,7 @@ def per_object_csv(scores: Sequence[ObjectScore]) -> str:
 
 
 def table(scores: Sequence[ObjectScore]) -> str:
-    """A table for the terminal: a line for each object, one for each sequence of several, the set's figures last."""
+    """A table for the terminal: one line per object, one per sequence of several objects, and the means last."""
     names = [f"{s.sequence} {s.object_id}" for s in scores]
     width = max(len("sequence, object"), *(len(name) for name in names))
     head = f"{'sequence, object':<{width}}   J&F     J  J-rec  J-dec     F  F-rec  F-dec"
@@ -78,7 +78,7 @@ def table(scores: Sequence[ObjectScore]) -> str:
             lines.append(_line(name, width, *_means(group)))
     sequences = len({s.sequence for s in scores})
     lines += ["-" * len(head), _line("mean over objects", width, *_means(scores))]
-    lines.append(f"{len(scores)} objects in {sequences} sequences; figures in percent")
+    lines.append(f"{len(scores)} objects in {sequences} sequences; values in percent")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Sequences scored side by side, one process each; a process holds one sequence, and of it one frame."""
+"""Sequences scored in parallel processes; each process holds one frame of one sequence at a time."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from pipeline.scoring.sequence import ObjectScore, SequencePair
 
 Rule = Callable[[SequencePair], list[ObjectScore]]
 
-_pairs: Sequence[SequencePair] = ()  # in a worker: what it inherited, since open archives cannot be sent
+_pairs: Sequence[SequencePair] = ()  # in a worker: inherited from the parent, because open archives cannot be pickled
 
 
 def available_cores() -> int:
-    """Cores this process may run on."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def score_sequences(pairs: Sequence[SequencePair], rule: Rule, jobs: int) -> list[ObjectScore]:
-    """Score a set.
+    """Score a data set.
 
     Args:
         pairs: the sequences.
-        rule: what to do with one: `score_davis` or `score_youtubevos`, its options bound.
-        jobs: processes; 1 works in this one.
+        rule: what to do with one: `score_davis` or `score_youtubevos`, with its options bound.
+        jobs: number of processes; 1: no other process is started.
 
     Returns:
-        The objects' figures, in the order of `pairs`.
+        The objects' scores, in the order of `pairs`.
 
     Raises:
-        UserError: an unfit annotation or result; no sequence is left out of the figures.
+        UserError: an unfit annotation or result; no sequence is left out.
     """
     jobs = min(jobs, len(pairs))
     if jobs <= 1 or "fork" not in multiprocessing.get_all_start_methods():
@@ -49,14 +49,14 @@ def score_sequences(pairs: Sequence[SequencePair], rule: Rule, jobs: int) -> lis
         futures: dict[Future[list[ObjectScore]], int] = {pool.submit(partial(_score, rule), at): at for at in order}
         found = {futures[done]: done.result() for done in progress(as_completed(futures), len(pairs), "scoring")}
     except BrokenProcessPool:
-        raise UserError("a scoring process was killed (no memory left?); run again with fewer --jobs") from None
+        raise UserError("a scoring process was killed (out of memory?); rerun with fewer --jobs") from None
     finally:
         pool.shutdown(cancel_futures=True)
     return [score for at in range(len(pairs)) for score in found[at]]
 
 
 def _adopt(pairs: Sequence[SequencePair]) -> None:
-    """Keep what this process inherited; Ctrl-C is the parent's to handle."""
+    """Keep what this process inherited; the parent handles Ctrl-C."""
     global _pairs
     _pairs = pairs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
