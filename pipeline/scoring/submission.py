@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from pipeline.core.images import VOID
 from pipeline.core.runtime import log, progress
 from pipeline.scoring.indexed_png import colour_type, decode_indexed
 from pipeline.scoring.results import Results
-from pipeline.scoring.sequence import AnnotatedVideo, Annotations
+
+if TYPE_CHECKING:
+    from pipeline.scoring.sequence import AnnotatedVideo, Annotations
 
 Server = Literal["davis", "youtubevos"]
 
