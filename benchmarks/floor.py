@@ -136,8 +136,8 @@ def main() -> None:
     settings, device = load_settings(), pick_device(options.device)
     switches = replace(settings.model, resnest=not options.resnet, depth=not options.plain, aspp=not options.plain)
     torch.manual_seed(0)
-    config = replace(settings.profiles["paper"].network, pretrained=False)
-    plain = DSTM(switches, config).to(device).eval().requires_grad_(False)
+    plain = DSTM(switches, settings.profiles["paper"].network, awaits_weights=True)
+    plain = plain.to(device).eval().requires_grad_(False)
     for precision in options.precision:
         fast = prepare(plain, precision)
         with torch.inference_mode():

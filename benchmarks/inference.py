@@ -123,7 +123,7 @@ def measure(setting: Setting, footage: Footage, mask: NDArray[np.uint8]) -> tupl
         network = load_dstm(setting.weights, device)
     else:
         switches = replace(settings.model, resnest=setting.resnest, depth=True)
-        network = DSTM(switches, replace(params.network, pretrained=False)).to(device).eval()
+        network = DSTM(switches, params.network, awaits_weights=True).to(device).eval()
     config = replace(params.infer, precision=setting.precision, memory_frames=setting.memory_frames)
     depth = FrameDepth("constant", None, 2.0, 98.0, 0.0)
     segmenter = Segmenter(network, depth, InferSwitches(setting.tta), config, device)

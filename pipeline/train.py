@@ -86,7 +86,7 @@ def run(settings: Settings, layout: Layout) -> None:
         model_path=layout.model("dstm"),
         curves_path=layout.metrics / "train.csv",
     )
-    network = make_network(job)
+    network = make_network(job, awaits_weights=True)
     load_weights(network, load_checkpoint(start_path, KIND)["state_dict"], start_path)
     run_job(job, network, open_sources(layout, settings.model, params.train.davis_share))
 

@@ -8,9 +8,9 @@ from typing import Literal
 import pytest
 import torch
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from pipeline.dstm.config import Switches
+from pipeline.dstm.frozen_norm import FrozenNorm
 from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import fuse
@@ -32,8 +32,8 @@ def result(network: DSTM) -> torch.Tensor:
 )
 def test_equals_the_network(norm: Literal["batch", "frozen", "group"], resnest: bool) -> None:
     torch.manual_seed(2)
-    network = DSTM(Switches(resnest, True, True, "estimated"), replace(NETWORK, norm=norm)).eval()
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
+    network = DSTM(Switches(resnest, True, True, "estimated"), replace(NETWORK, norm=norm), awaits_weights=True).eval()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | FrozenNorm)]
     assert bool(norms) == (norm != "group")
     for module in norms:
         for values, low, high in (
@@ -50,7 +50,7 @@ def test_equals_the_network(norm: Literal["batch", "frozen", "group"], resnest: 
     assert before.std() > 1e-3
     torch.testing.assert_close(result(fused), before, atol=1e-4 * float(before.std()), rtol=1e-4)
     torch.testing.assert_close(result(network), before, atol=0, rtol=0)  # the original is left as it is
-    assert not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d) for m in fused.modules())
+    assert not any(isinstance(m, nn.BatchNorm2d | FrozenNorm) for m in fused.modules())
     assert not any(p.requires_grad for p in fused.parameters())
     prepared = prepare(network, "fp32")
     torch.testing.assert_close(result(prepared), before, atol=1e-4 * float(before.std()), rtol=1e-4)

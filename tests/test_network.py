@@ -38,7 +38,7 @@ ALL_ON = Switches(resnest=True, depth=True, aspp=True, depth_input="estimated")
 
 def make(switches: Switches = ALL_ON, config: NetworkConfig = TINY) -> DSTM:
     torch.manual_seed(0)
-    return DSTM(switches, config).eval()
+    return DSTM(switches, config, awaits_weights=True).eval()
 
 
 def clip(b: int, k: int, height: int = 40, width: int = 56, t: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,8 +198,8 @@ def test_checkpoint_of_another_architecture(tmp_path: Path) -> None:
 
 def test_published_backbones_take_their_place() -> None:
     """The paper's profile: ResNeSt-50 and ResNet-50 to stride 16, on the meta device, so that nothing is computed."""
-    paper = replace(TINY, resnest_backbone="resnest50d", resnet_backbone="resnet50", width=1.0, norm="frozen")
+    paper = replace(TINY, resnest_backbone="resnest50d", resnet_backbone="resnet50.tv_in1k", width=1.0, norm="frozen")
     for resnest in (True, False):
         with torch.device("meta"):
-            network = DSTM(replace(ALL_ON, resnest=resnest), paper)
+            network = DSTM(replace(ALL_ON, resnest=resnest), paper, awaits_weights=True)
         assert network.query_encoder.backbone.channels == (256, 512, 1024)

@@ -130,7 +130,7 @@ def test_paper_profile_holds_the_papers_values() -> None:
         assert (stage.clips.n_frames, stage.clips.augment.crop, stage.carried_weight) == (3, 384, 0.0)
     assert (paper.train.skip_start, paper.train.skip_end) == (0, 25)
     network = paper.network
-    assert (network.resnest_backbone, network.resnet_backbone, network.stride) == ("resnest50d", "resnet50", 16)
+    assert (network.resnest_backbone, network.resnet_backbone, network.stride) == ("resnest50d", "resnet50.tv_in1k", 16)
     assert (network.key_channels, network.value_channels, network.norm) == (128, 512, "frozen")
     assert not (network.value_mask or network.shared_start or network.key_std)
     assert settings.model.resnest and settings.model.depth and settings.model.aspp

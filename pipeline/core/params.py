@@ -54,8 +54,8 @@ def build(cls: type[T], mapping: Any, path: str) -> T:
     """Build the dataclass `cls` from a mapping that names exactly its fields.
 
     Args:
-        cls: a dataclass whose fields are dataclasses, bool, int, float, str, Literal, tuple[X, ...], dict[str, X] or
-            X | None.
+        cls: a dataclass whose fields are dataclasses, bool, int, float, str, Literal, tuple[X, ...], dict[str, X],
+            X | None or bool | str.
         mapping: what YAML gave, or a `Section`.
         path: where the mapping stands in the file (`profiles.sample.train`), for errors.
 
@@ -82,9 +82,11 @@ def convert(kind: Any, value: Any, path: str) -> Any:
         return build(kind, value, path)
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in get_args(kind):
-            return None
-        (inner,) = [a for a in get_args(kind) if a is not type(None)]
+        if type(value) in get_args(kind):  # nothing, or a value of one of several plain types
+            return value
+        inner, *others = [a for a in get_args(kind) if a is not type(None)]
+        if others:
+            raise _mistyped(kind, value, path)
         return convert(inner, value, path)
     if origin is Literal:
         if not any(value == a and type(value) is type(a) for a in get_args(kind)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,7 +29,7 @@ def load_dstm(path: Path, device: torch.device) -> DSTM:
     """
     loaded = load_checkpoint(path, KIND)
     switches, config = from_plain(loaded["config"])
-    network = DSTM(switches, replace(config, pretrained=False))
+    network = DSTM(switches, config, awaits_weights=True)
     load_weights(network, loaded["state_dict"], path)
     return network.to(device).eval()
 

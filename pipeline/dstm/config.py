@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pipeline.core.errors import UserError
 from pipeline.core.params import build
 
 
@@ -13,7 +14,8 @@ class Switches:
     """The three columns of Table 2 that change the network (`model.*` in params.yaml).
 
     Attributes:
-        resnest: ResNeSt instead of ResNet in both encoders.
+        resnest: ResNeSt instead of ResNet in both encoders: `network.resnest_backbone` instead of
+            `network.resnet_backbone`. Where both name one network, the column does not exist, and off is refused.
         depth: both encoders take a depth map beside the frame.
         aspp: atrous spatial pyramid pooling on the memory readout.
         depth_input: what stands in the depth channel: the estimate, or one of the controls that show whether depth
@@ -31,11 +33,13 @@ class NetworkConfig:
     """Sizes and the choices the paper leaves open (`shared.network` and `profiles.*.network` in params.yaml).
 
     Attributes:
-        resnest_backbone: timm name of the ResNeSt.
-        resnet_backbone: timm name of the ResNet that stands in when `model.resnest` is off.
-        width: factor on the backbone's channels; 1 for published weights.
-        pretrained: start from timm's ImageNet weights.
-        norm: `frozen` BatchNorm (statistics and affine), `batch` in training mode, or `group`.
+        resnest_backbone: timm name of the ResNeSt, or of any network with features at strides 4, 8 and 16.
+        resnet_backbone: timm name of the network in its place when `model.resnest` is off; the same name in a profile
+            that has one backbone.
+        width: factor on the channels of a ResNet or ResNeSt; 1 for published weights.
+        pretrained: where the backbone's ImageNet weights come from: `true` from timm, `package` from an installed
+            package (`dstm/imagenet_weights.py:PACKAGES`), any other string from that file; `false`: random weights.
+        norm: `frozen` BatchNorm (statistics and affine; needs pretrained weights), `batch` in training mode or `group`.
         stride: stride of the last encoder stage that is used, 16 as in STM or 8 for small frames.
         key_channels: Ck.
         value_channels: Cv.
@@ -50,7 +54,7 @@ class NetworkConfig:
     resnest_backbone: str
     resnet_backbone: str
     width: float
-    pretrained: bool
+    pretrained: bool | str
     norm: Literal["frozen", "batch", "group"]
     stride: Literal[8, 16]
     key_channels: int
@@ -61,6 +65,20 @@ class NetworkConfig:
     shared_start: bool
     key_std: float
     aspp_dilations: tuple[int, ...]
+
+    def backbone(self, switches: Switches) -> str:
+        """The timm name of the backbone of both encoders.
+
+        Raises:
+            UserError: `model.resnest` is off where that changes nothing.
+        """
+        if not switches.resnest and self.resnet_backbone == self.resnest_backbone:
+            raise UserError(
+                f"model.resnest is false, but network.resnest_backbone and network.resnet_backbone are both "
+                f"{self.resnet_backbone}, so that the switch changes nothing; expected true; leave it on, or name "
+                "another network.resnet_backbone"
+            )
+        return self.resnest_backbone if switches.resnest else self.resnet_backbone
 
 
 def to_plain(switches: Switches, network: NetworkConfig) -> dict[str, Any]:

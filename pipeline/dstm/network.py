@@ -57,15 +57,20 @@ class DSTM(nn.Module):
     Args:
         switches: the columns of Table 2 that change the network.
         config: sizes and open choices.
+        awaits_weights: weights of a checkpoint are loaded next: ImageNet's are not read, and `norm: frozen` is allowed
+            without them.
+
+    Raises:
+        UserError: the backbone does not fit, its weights are not there, or the switches do not fit the configuration.
     """
 
-    def __init__(self, switches: Switches, config: NetworkConfig) -> None:
+    def __init__(self, switches: Switches, config: NetworkConfig, awaits_weights: bool = False) -> None:
         super().__init__()
         self.switches = switches
         self.config = config
-        name = config.resnest_backbone if switches.resnest else config.resnet_backbone
-        self.query_encoder = QueryEncoder(Backbone(name, config), switches.depth)
-        self.memory_encoder = MemoryEncoder(Backbone(name, config), switches.depth)
+        name = config.backbone(switches)
+        self.query_encoder = QueryEncoder(Backbone(name, config, awaits_weights), switches.depth)
+        self.memory_encoder = MemoryEncoder(Backbone(name, config, awaits_weights), switches.depth)
         c4, c8, c16 = self.query_encoder.backbone.channels
         self.query_heads = KeyValue(c16, config.key_channels, config.value_channels)
         self.memory_heads = KeyValue(c16, config.key_channels, config.value_channels)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from itertools import pairwise
 from typing import cast
 
 import torch
-from timm.layers import SplitAttn
+from timm.layers import Conv2dSame, SplitAttn
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.ops import FrozenBatchNorm2d
 
 from pipeline.core.kernels.relu import rectify
-from pipeline.dstm.backbone import Backbone
 from pipeline.dstm.encoders import MemoryEncoder, QueryEncoder
+from pipeline.dstm.frozen_norm import FoldedConv, FrozenNorm, can_fold, enlarge, freeze, same_padding
 from pipeline.dstm.network import DSTM
-
-# Names of a convolution and the normalisation of its output in timm's blocks; in a Sequential they are neighbours.
-_PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("conv", "bn0"), ("fc1", "bn1"))
 
 
 def fuse(network: DSTM) -> DSTM:
@@ -28,19 +22,14 @@ def fuse(network: DSTM) -> DSTM:
         network: any; it is left as it is.
 
     Returns:
-        The copy, in evaluation mode, without gradients, its convolutions' weights in channels-last layout.
+        The copy, in evaluation mode, without gradients, its convolutions' weights in channels-last layout. All its
+        convolutions are padded by numbers; sides must be multiples of 16, as `DSTM` pads them.
     """
     fused = deepcopy(network).eval().requires_grad_(False)
     for encoder in (fused.query_encoder, fused.memory_encoder):
+        freeze(encoder.backbone)
         _fold_stems(encoder)
-    for module in list(fused.modules()):
-        names = list(module._modules)
-        # in the backbone itself other stems are summed between the first convolution and its normalisation, see above
-        pairs = [] if isinstance(module, Backbone) else [p for p in _PAIRS if set(p) <= set(names)]
-        if isinstance(module, nn.Sequential):
-            pairs = list(pairwise(names))
-        for conv, norm in pairs:
-            _fold(module, conv, norm)
+        _apply_folds(encoder.backbone)
     for module in list(fused.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, SplitAttn) and child.radix == 2:
@@ -90,26 +79,50 @@ def _fold_stems(encoder: QueryEncoder | MemoryEncoder) -> None:
     """Fold the backbone's first normalisation, with fixed statistics, into all stems whose sum it normalises."""
     backbone = encoder.backbone
     norm = backbone.bn1
-    if not isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
+    if not isinstance(norm, FrozenNorm):
         return
     first = cast(nn.Conv2d, backbone.conv1[-1] if isinstance(backbone.conv1, nn.Sequential) else backbone.conv1)
-    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    weight, bias = cast(Tensor, norm.weight), cast(Tensor, norm.bias)
-    first.weight, first.bias = fuse_conv_bn_weights(first.weight, first.bias, mean, variance, norm.eps, weight, bias)
-    scale = weight * (variance + norm.eps).rsqrt()
+    folded = FoldedConv(first, norm)
+    if isinstance(backbone.conv1, nn.Sequential):
+        backbone.conv1[-1] = folded
+    else:
+        backbone.conv1 = folded
+    scale, _ = norm.scale_and_shift()
     for name, stem in encoder.named_children():
         if isinstance(stem, nn.Conv2d) and name.endswith("_stem"):
             stem.weight.mul_(scale[:, None, None, None])  # the stems have no bias
-    backbone.bn1 = nn.Identity()
 
 
-def _fold(module: nn.Module, conv_name: str, norm_name: str) -> None:
-    """Fold a normalisation with fixed statistics into the convolution before it; anything else is left."""
-    conv, norm = module._modules[conv_name], module._modules[norm_name]
-    if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
-        return
-    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, mean, variance, norm.eps, cast(Tensor, norm.weight), cast(Tensor, norm.bias)
+def _apply_folds(module: nn.Module) -> None:
+    """Make every convolution a plain one, padded by numbers, with the normalisation of its output in its weights."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, FoldedConv):
+            setattr(module, name, _plain(child, *child.folded()))
+        elif isinstance(child, Conv2dSame):
+            if not can_fold(child):
+                raise ValueError(f"a convolution with padding by its input's size cannot be made a plain one: {child}")
+            setattr(module, name, _plain(child, enlarge(child.weight), child.bias))
+        elif isinstance(child, FrozenNorm) and child.folded:
+            setattr(module, name, child.act)
+        else:
+            _apply_folds(child)
+
+
+def _plain(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A convolution like another one, with weights of its own."""
+    padding = same_padding(conv) if isinstance(conv, Conv2dSame) else conv.padding
+    kernel = (weight.shape[2], weight.shape[3])
+    plain = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        kernel,
+        conv.stride,  # type: ignore[arg-type]
+        padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+        bias is not None,
+        device="meta",
     )
-    setattr(module, norm_name, nn.Identity())
+    plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    plain.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+    return plain

@@ -73,7 +73,7 @@ def read_published(path: Path) -> DSTM:
         UserError: missing, damaged, or the weights of another network.
     """
     weights = rename(_load(path), path)
-    network = DSTM(SWITCHES, NETWORK)
+    network = DSTM(SWITCHES, NETWORK, awaits_weights=True)
     expected = network.state_dict()
     missing = sorted(expected.keys() - weights.keys())
     if missing:

@@ -62,10 +62,15 @@ class Job:
         return digest([self.name, self.seed, *settings, *self.inputs])
 
 
-def make_network(job: Job) -> DSTM:
-    """The network with initial weights drawn from the seed, on the job's device, in channels-last layout."""
+def make_network(job: Job, awaits_weights: bool = False) -> DSTM:
+    """The network with initial weights drawn from the seed, on the job's device, in channels-last layout.
+
+    Args:
+        job: switches, configuration, seed and device.
+        awaits_weights: weights of a checkpoint are loaded next, so that ImageNet's are not read.
+    """
     seed_everything(job.seed)
-    network = DSTM(job.switches, job.network)
+    network = DSTM(job.switches, job.network, awaits_weights)
     return network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
