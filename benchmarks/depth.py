@@ -1,13 +1,13 @@
-"""How fast depth maps are made at the published size, beside the published network on the same weights and frames.
+"""Speed of depth estimation at the published size, compared with the published network on the same weights and frames.
 
-    python -m benchmarks.depth                                    # ours alone, drawn frames
+    python -m benchmarks.depth                                    # only ours, synthetic frames
     python -m benchmarks.depth --official mannequinchallenge      # a checkout of google/mannequinchallenge
 
-Frames are 480x854 JPEGs, the network's input is 288x512. A chain runs from the JPEG's bytes to the 16-bit PNG's. The
-published network runs eagerly in fp32, all cores on one batch, decoding and encoding in turn, as its code does; ours
-takes videos side by side. Its weights are random, with statistics from a few batches, and ours are loaded from its
-state dict. Everything takes turns `--repeat` times; the least time of each counts. On a busy machine the ratio of CPU
-time is the steadier one.
+Frames are 480x854 JPEGs, the network's input is 288x512. A run goes from the bytes of the JPEG to those of the 16-bit
+PNG. The published network runs eagerly in fp32, with all cores on one batch, and decodes and encodes in between, as its
+code does; ours processes several videos in parallel. Its weights are random, with statistics from a few batches, and
+ours are loaded from its state dict. Both take turns `--repeat` times, and the smallest time of each counts. On a busy
+machine the ratio of CPU times is more reliable.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BATCH = 4
 
 @dataclass
 class Measured:
-    """Least times of one way in seconds for all frames."""
+    """Smallest times of one implementation, in seconds for all frames."""
 
     name: str
     work: Callable[[], object]
@@ -72,7 +72,7 @@ def official_network(checkout: Path) -> nn.Module:
 
 
 def calibrate(network: nn.Module, frames: Tensor) -> None:
-    """Give random weights plausible statistics, so that features neither vanish nor grow."""
+    """Give random weights plausible statistics, so that features neither vanish nor explode."""
     network.train()
     with torch.no_grad():
         for _ in range(3):
@@ -81,7 +81,7 @@ def calibrate(network: nn.Module, frames: Tensor) -> None:
 
 
 def eager_chain(network: nn.Module, jpegs: list[bytes]) -> list[bytes]:
-    """Decode, compute, encode one after another, in fp32."""
+    """Decode, compute and encode one after the other, in fp32."""
     inverse = []
     with torch.inference_mode():
         for start in range(0, len(jpegs), BATCH):
@@ -92,7 +92,7 @@ def eager_chain(network: nn.Module, jpegs: list[bytes]) -> list[bytes]:
 
 
 def our_chain(estimator: DepthEstimator, videos: list[list[FrameRef]], precision: Precision) -> None:
-    """As the depth stage does it: each thread a video, on a CPU one core each."""
+    """Like the depth stage: one video per thread, on a CPU with one core each."""
     config = DepthConfig("hourglass", "none", "inverse_depth", BATCH, precision, 0.9, 2.0, 98.0, 1000)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -111,7 +111,7 @@ def difference(one: list[NDArray[np.float32]], other: list[NDArray[np.float32]])
 
 
 def measure(ways: list[Measured], repeat: int) -> None:
-    """Run everything in turn, keep the least times."""
+    """Run everything in turn and keep the smallest times."""
     for _ in range(repeat):
         for way in ways:
             wall, cpu = time.perf_counter(), time.process_time()
@@ -129,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.depth", description="Speed of depth estimation.")
     parser.add_argument("--official", type=Path, help="checkout of google/mannequinchallenge")
     parser.add_argument("--frames", type=int, default=32, help="frames of each run")
-    parser.add_argument("--repeat", type=int, default=2, help="runs of each way")
+    parser.add_argument("--repeat", type=int, default=2, help="runs of each implementation")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)

@@ -1,12 +1,12 @@
-"""How fast scoring is, beside other scorers on the same masks in the same run.
+"""Speed of scoring, compared with other scorers on the same masks in the same run.
 
-    python -m benchmarks.scoring                                     # drawn masks at 480p, ours alone
-    python -m benchmarks.scoring --davis DAVIS --results masks       # a real set (an extracted folder)
+    python -m benchmarks.scoring                                     # synthetic masks at 480p, only ours
+    python -m benchmarks.scoring --davis DAVIS --results masks       # a real data set (an extracted folder)
 
-Others are measured where they can be imported: `davis2017` (davis2017-evaluation, put its folder on PYTHONPATH) in one
-process, `vos_benchmark` (PyPI: vos-benchmark) at each number of processes. Times include reading the PNGs. CPU time
-counts worker processes; on a busy machine its ratio is the steadier one. The scorers take turns `--repeat` times, the
-least time of each counts.
+Other scorers are measured if they can be imported: `davis2017` (davis2017-evaluation; put its folder on PYTHONPATH) in
+one process, `vos_benchmark` (PyPI: vos-benchmark) with each number of processes. Times include reading the PNGs. CPU
+time includes worker processes; on a busy machine its ratio is more reliable. The scorers take turns `--repeat` times,
+and the smallest time of each counts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HEIGHT, WIDTH = 480, 854
 
 @dataclass
 class Measured:
-    """Least times of one scorer in seconds, and its J and F means over objects."""
+    """Smallest times of one scorer in seconds, and its J and F means over objects."""
 
     name: str
     wall: float
@@ -53,7 +53,7 @@ class Measured:
 
 
 def draw_blobs(rng: np.random.Generator, centres: NDArray[np.float64], reach: float) -> NDArray[np.uint8]:
-    """An id mask, uint8 480,854, of one ragged blob at each centre (row, column)."""
+    """An id mask, uint8 480,854, with one ragged blob at each centre (row, column)."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
     for object_id, (row, column) in enumerate(centres, start=1):
@@ -65,7 +65,7 @@ def draw_blobs(rng: np.random.Generator, centres: NDArray[np.float64], reach: fl
 
 
 def draw_set(root: Path, sequences: int, frames: int) -> tuple[Path, Path]:
-    """Write a DAVIS folder of drawn sequences of 1 to 3 objects and results for it.
+    """Write a DAVIS folder of synthetic sequences with 1 to 3 objects, and results for it.
 
     Returns:
         The DAVIS folder and the results folder.
@@ -113,7 +113,9 @@ def measure(name: str, score: Callable[[], tuple[float, float]]) -> Measured:
         j, f = score()
     wall = time.perf_counter() - wall
     gc.collect()
-    for worker in multiprocessing.active_children():  # the CPU time of a child counts once it is waited for
+    for (
+        worker
+    ) in multiprocessing.active_children():  # the CPU time of a child process counts only after it has been waited for
         worker.join(timeout=10)
     cpu = sum(os.times()[:4]) - sum(before[:4])
     return Measured(name, wall, cpu, j, f)
@@ -138,13 +140,13 @@ def contenders(davis: Path, results: Path, split: str, jobs: Sequence[int]) -> l
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring")
-    parser.add_argument("--davis", type=Path, help="an extracted DAVIS folder (default: drawn masks)")
+    parser.add_argument("--davis", type=Path, help="an extracted DAVIS folder (default: synthetic masks)")
     parser.add_argument("--results", type=Path, help="results for its split")
     parser.add_argument("--split", default="val")
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--sequences", type=int, default=6, help="drawn sequences")
-    parser.add_argument("--frames", type=int, default=40, help="frames of a drawn sequence")
+    parser.add_argument("--sequences", type=int, default=6, help="synthetic sequences")
+    parser.add_argument("--frames", type=int, default=40, help="frames of a synthetic sequence")
     options = parser.parse_args(argv)
     if (options.davis is None) != (options.results is None):
         parser.error("--davis and --results go together")
@@ -166,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _report(measured: Sequence[Measured]) -> None:
-    """Each scorer's times; for the others the ratio to ours at the same number of processes."""
+    """Each scorer's times; for the others also the ratio to ours with the same number of processes."""
     by_name = {m.name: m for m in measured}
     print(f"{'scorer':<32} {'wall s':>8} {'CPU s':>8} {'x wall':>7} {'x CPU':>7}   J       F")
     for m in measured:

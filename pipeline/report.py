@@ -1,7 +1,7 @@
-"""Draw what the scores mean: a table by kind of video, and pictures of sequences chosen by rule.
+"""Report on the results: a table by kind of video, and pictures of sequences chosen by a fixed rule.
 
-The training curves and the bars by sequence are drawn by `dvc plots show` straight from the metrics of the stages that
-write them; this stage adds what needs the frames, among it how steady the depth maps are, which needs no true depth.
+`dvc plots show` draws the training curves and the bars per sequence directly from the metrics of other stages. This
+stage adds what needs the frames, such as how steady the depth maps are (which needs no true depth).
 
 Reads: data/${profile}/raw/davis, data/${profile}/depth/davis, data/${profile}/raw/challenge,
     data/${profile}/depth/challenge, data/${profile}/masks, metrics/per_object.csv
@@ -37,7 +37,7 @@ _TIMES = 5
 
 
 def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, report: Path, workers: int = 1) -> None:
-    """Write the table, the pictures and the figure of the depth maps' stability.
+    """Write the table, the pictures and the stability of the depth maps.
 
     Args:
         source: the sequences that were segmented.
@@ -45,10 +45,10 @@ def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, re
         masks: `<sequence>/<frame>.png`.
         per_object: the scores of every object.
         report: folder for `by_kind.csv`, `pictures/` and `depth_stability.json`.
-        workers: threads, each of which reads a sequence; no result depends on it.
+        workers: number of threads, each reading one sequence; it does not change the result.
 
     Raises:
-        UserError: scores of a sequence that the source does not have, or a frame without mask or depth map.
+        UserError: there are scores of an unknown sequence, or a frame without mask or depth map.
     """
     objects = read_per_object(per_object)
     rows = tabulate_kinds(objects)
@@ -57,20 +57,20 @@ def run(source: VideoSource, depth: DepthMaps, masks: Path, per_object: Path, re
     with output_folder(report / "pictures") as folder:
         for role, (name, title) in titles.items():
             if name not in videos:
-                raise UserError(f"{per_object} scores {name}, which {source.name} lacks; run the score stage again")
+                raise UserError(f"{per_object} scores {name}, which {source.name} lacks; rerun the score stage")
             moments = _read_moments(source, videos[name], depth, masks, scored=bool(objects))
             (folder / f"{role}.jpg").write_bytes(encode_jpeg(draw_strip(title, moments), quality=88))
-        stability = _measure(source, depth, workers)  # in here: where a map is lacking, nothing is written
+        stability = _measure(source, depth, workers)  # inside the block: if a map is missing, nothing is written
     write_text(report / "by_kind.csv", to_csv(rows))
     write_json(report / "depth_stability.json", stability)
     for row in rows:
         log("  ".join(f"{key} {value}" for key, value in row.items()))
     log(f"{len(titles)} pictures: {', '.join(name for name, _ in titles.values())}")
     if stability["static_change"] is None:
-        log("depth: nothing is at rest in two successive frames, so there is no figure of its stability")
+        log("depth: no pixel is at rest in two successive frames, so its stability cannot be measured")
     else:
         change, share = stability["static_change"], stability["static_share"]
-        log(f"depth: {share:.0%} of all places are at rest; there it changes by {change:.4f} from frame to frame")
+        log(f"depth: {share:.0%} of all pixels are at rest; in them it changes by {change:.4f} from frame to frame")
 
 
 def _measure(source: VideoSource, depth: DepthMaps, workers: int) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _measure(source: VideoSource, depth: DepthMaps, workers: int) -> dict[str, A
         return measure_video(_frames(source, video, depth))
 
     videos = source.videos
-    with ThreadPoolExecutor(workers) as pool:  # decoding holds no lock
+    with ThreadPoolExecutor(workers) as pool:  # decoding releases the interpreter lock
         found = list(progress(pool.map(of_one, videos), len(videos), "stability of depth, sequences"))
     return summarise_stability([(video.kind, one) for video, one in zip(videos, found)])
 
@@ -93,16 +93,16 @@ def _frames(
 
 
 def _choose(source: VideoSource, scores: list[SequenceScore]) -> dict[str, tuple[str, str]]:
-    """File stem -> sequence and title. Without scores: the first, the middle and the last sequence by name."""
+    """File stem -> sequence and title. Without scores: the first, middle and last sequence by name."""
     if not scores:
         names = sorted(video.name for video in source.videos)
-        places = {"first": 0, "last": len(names) - 1, "middle": len(names) // 2}
-        shown = {names[i]: role for role, i in reversed(places.items())}  # each sequence once
+        roles = {"first": 0, "last": len(names) - 1, "middle": len(names) // 2}
+        shown = {names[i]: role for role, i in reversed(roles.items())}  # each sequence once
         return {role: (name, f"{name}: not scored ({role} by name)") for name, role in shown.items()}
     chosen = choose_sequences(scores)
-    told = {role: role if role == score.kind else f"{role} of {len(scores)}" for role, score in chosen.items()}
+    label = {role: role if role == score.kind else f"{role} of {len(scores)}" for role, score in chosen.items()}
     return {
-        role: (score.name, f"{score.name}: J&F {score.j_and_f:.3f} ({told[role]})") for role, score in chosen.items()
+        role: (score.name, f"{score.name}: J&F {score.j_and_f:.3f} ({label[role]})") for role, score in chosen.items()
     }
 
 
@@ -124,12 +124,12 @@ def _read_moments(source: VideoSource, video: Video, depth: DepthMaps, masks: Pa
 
 def _read_result(path: Path) -> NDArray[np.uint8]:
     if not path.is_file():
-        raise UserError(f"{path} does not exist; expected a predicted mask for every frame; run the infer stage again")
+        raise UserError(f"{path} does not exist; expected a predicted mask for every frame; rerun the infer stage")
     return decode_mask(path.read_bytes(), str(path))
 
 
 def main() -> None:
-    """Report on what the active profile predicted."""
+    """Report on the results of the active profile."""
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
     split = settings.profile_params.infer.split

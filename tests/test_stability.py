@@ -1,4 +1,4 @@
-"""How much depth changes where the picture is at rest, against a loop over places and figures worked out by hand."""
+"""How much depth changes in pixels at rest, compared with a loop over pixels and values worked out by hand."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Frame = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 def naive(frames: list[Frame]) -> tuple[float, int, int]:
     """The sums over frames of one size that need no scaling, place by place."""
-    change, static, places = 0.0, 0, 0
+    change, static, pixels = 0.0, 0, 0
     for (rgb_a, depth_a), (rgb_b, depth_b) in pairwise(frames):
         for y in range(rgb_a.shape[0]):
             for x in range(rgb_a.shape[1]):
                 colours = [abs(int(rgb_a[y, x, c]) - int(rgb_b[y, x, c])) / 255 for c in range(3)]
-                places += 1
+                pixels += 1
                 if sum(colours) / 3 < 0.03:
                     static += 1
                     change += abs(float(depth_b[y, x]) - float(depth_a[y, x]))
-    return change, static, places
+    return change, static, pixels
 
 
 def noisy_video(n_frames: int, height: int, width: int, spread: int) -> list[Frame]:
@@ -48,20 +48,20 @@ def plain(colour: int, depth: float, height: int = 2, width: int = 4) -> Frame:
 
 def test_equals_a_loop_over_places() -> None:
     frames = noisy_video(4, 9, 14, 12)
-    change, static, places = naive(frames)
-    assert 0 < static < places, "some places are at rest and some are not"
+    change, static, pixels = naive(frames)
+    assert 0 < static < pixels, "some pixels are at rest and some are not"
     found = measure_video(frames)
-    assert (found.static, found.places) == (static, places)
+    assert (found.static, found.pixels) == (static, pixels)
     assert found.change == pytest.approx(change, rel=1e-6)
 
 
 def test_by_hand() -> None:
     first, second = plain(100, 0.5), plain(100, 0.5)
-    second[1][0] = 0.75  # the upper row, four of eight places, comes nearer by 1/4
-    second[0][:, 0] = 150  # the left column, two of eight places, is not at rest
+    second[1][0] = 0.75  # the upper row, four of eight pixels, comes nearer by 1/4
+    second[0][:, 0] = 150  # the left column, two of eight pixels, is not at rest
     found = measure_video([first, second, second])
-    # first pair: three of six places change by 0.25; second pair: eight at rest, none changes
-    assert found == Stability(change=0.75, static=14, places=16)
+    # first pair: three of six pixels change by 0.25; second pair: eight at rest, none changes
+    assert found == Stability(change=0.75, static=14, pixels=16)
     assert found.static_change == pytest.approx(0.75 / 14)
     assert found.static_share == 14 / 16
 
@@ -90,32 +90,32 @@ def test_large_frames_are_averaged_over_areas() -> None:
         )
         for rgb, depth in frames
     ]
-    change, static, places = naive(blocks)
+    change, static, pixels = naive(blocks)
     found = measure_video(frames)
-    assert (found.static, found.places) == (static, places)
-    assert 0 < static < places == 2 * 3 * 256
+    assert (found.static, found.pixels) == (static, pixels)
+    assert 0 < static < pixels == 2 * 3 * 256
     assert found.change == pytest.approx(change, rel=1e-4)
 
 
 def test_depth_of_another_size_than_the_frame() -> None:
     small = [(rgb, depth[::2, ::2]) for rgb, depth in (plain(90, 0.25, 8, 8), plain(90, 0.5, 8, 8))]
-    assert measure_video(small) == Stability(change=16.0, static=64, places=64)
+    assert measure_video(small) == Stability(change=16.0, static=64, pixels=64)
 
 
 def test_a_frame_of_another_size_is_compared_at_the_first_ones() -> None:
     found = measure_video([plain(90, 0.25, 4, 8), plain(90, 0.5, 8, 16), plain(90, 0.25, 4, 8)])
-    assert found == Stability(change=16.0, static=64, places=64)
+    assert found == Stability(change=16.0, static=64, pixels=64)
 
 
 def test_tall_and_flat_frames() -> None:
     """854 x 480 is compared at 256 x 144; a panorama keeps at least one row."""
-    assert measure_video([plain(90, 0.5, 480, 854)] * 2).places == 256 * 144
-    assert measure_video([plain(90, 0.5, 1, 1000)] * 2).places == 256
-    assert measure_video([plain(90, 0.5, 600, 200)] * 2).places == 600 * 200
+    assert measure_video([plain(90, 0.5, 480, 854)] * 2).pixels == 256 * 144
+    assert measure_video([plain(90, 0.5, 1, 1000)] * 2).pixels == 256
+    assert measure_video([plain(90, 0.5, 600, 200)] * 2).pixels == 600 * 200
 
 
 @pytest.mark.parametrize("n_frames", [0, 1])
-def test_no_pair_no_figure(n_frames: int) -> None:
+def test_without_a_pair_there_is_no_value(n_frames: int) -> None:
     found = measure_video([plain(90, 0.5)] * n_frames)
     assert found.static_change is None and found.static_share is None
     assert summarise_stability([("single", found)]) == {
@@ -125,7 +125,7 @@ def test_no_pair_no_figure(n_frames: int) -> None:
     }
 
 
-def test_two_frames_are_held() -> None:
+def test_only_two_frames_are_kept_in_memory() -> None:
     seen: list[weakref.ref[NDArray[np.uint8] | NDArray[np.float32]]] = []
     alive = []
 
@@ -136,16 +136,16 @@ def test_two_frames_are_held() -> None:
             alive.append(sum(ref() is not None for ref in seen))
             yield frame
 
-    assert measure_video(frames()).places == 5 * 8
+    assert measure_video(frames()).pixels == 5 * 8
     assert alive == [2, 4, 4, 4, 4, 4], "a frame and its depth, and those before"
 
 
 def test_a_set_is_pooled_over_places() -> None:
     found = [
-        ("multi", Stability(change=3.0, static=10, places=40)),
-        ("single", Stability(change=1.0, static=90, places=100)),
-        ("multi", Stability(change=1.0, static=10, places=10)),
-        ("lookalike", Stability(change=0.0, static=0, places=50)),
+        ("multi", Stability(change=3.0, static=10, pixels=40)),
+        ("single", Stability(change=1.0, static=90, pixels=100)),
+        ("multi", Stability(change=1.0, static=10, pixels=10)),
+        ("lookalike", Stability(change=0.0, static=0, pixels=50)),
     ]
     figures = summarise_stability(found)
     assert figures == {

@@ -1,1 +1,1 @@
-"""Pictures, tables and the stability of depth for the report stage, and the page `dvc plots show` draws them on."""
+"""Pictures, tables and the stability of depth for the report stage, and the HTML page of `dvc plots show`."""

@@ -1,4 +1,4 @@
-"""The HTML template of `dvc plots show`, with the chart library inlined: DVC's own loads it from the network.
+"""The HTML template of `dvc plots show`, with the chart library inlined; DVC's own template loads it from the network.
 
 Run: python -m pipeline.reporting.page OUTPUT.html
 """
@@ -14,7 +14,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import write_text
 from pipeline.core.runtime import run_main
 
-# DVC replaces these by plain text substitution; `{scripts}`, its tags for the network, is left out on purpose.
+# DVC replaces these by plain text substitution. `{scripts}`, tags that load from the network, is omitted on purpose.
 PLACEHOLDERS = ("{refresh_tag}", "{plot_divs}")
 
 _PAGE = """<!DOCTYPE html>
@@ -46,21 +46,23 @@ def build_page(bundle: str) -> str:
         bundle: JavaScript source.
 
     Returns:
-        The template, holding each of `PLACEHOLDERS` once.
+        The template, with each of `PLACEHOLDERS` once.
 
     Raises:
-        UserError: the script would end the script tag or be changed by DVC's substitution.
+        UserError: the script would close the script tag, or DVC's substitution would change it.
     """
     for forbidden in ("</script", "{scripts}", *PLACEHOLDERS):
         if forbidden in bundle:
-            raise UserError(f"the vega bundle holds {forbidden!r}; expected none; install what requirements.txt names")
+            raise UserError(
+                f"the vega bundle contains {forbidden!r}; expected none; install the versions of requirements.txt"
+            )
     return _PAGE.replace("@bundle@", bundle)
 
 
 def main() -> None:
     """Write the template to the path given on the command line."""
     parser = argparse.ArgumentParser(description="Write the offline HTML template of `dvc plots show`.")
-    parser.add_argument("output", type=Path, help="where .dvc/config's plots.html_template points")
+    parser.add_argument("output", type=Path, help="the path in plots.html_template of .dvc/config")
     write_text(parser.parse_args().output, build_page(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")))
 
 

@@ -1,4 +1,4 @@
-"""Which sequences the report shows, and the strip of time steps it draws of each."""
+"""The sequences that the report shows, and a strip of time steps for each."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Moment:
         frame_id: the frame's id ("00012").
         frame: uint8 H,W,3 RGB.
         result: uint8 H,W ids, as predicted.
-        truth: uint8 H,W ids, as annotated; None where the frame has no annotation.
-        depth: float32 of any height and width in [0, 1], 1 near; it is scaled to the frame.
+        truth: uint8 H,W ids, as annotated; None if the frame has no annotation.
+        depth: float32 of any height and width in [0, 1], 1 near; it is resized to the frame.
         given: whether the result is the mask that the network was given.
     """
 
@@ -39,13 +39,13 @@ class Moment:
 
 
 def choose_sequences(scores: Sequence[SequenceScore]) -> dict[str, SequenceScore]:
-    """Choose by rule what is shown, so that no one picks the flattering ones.
+    """Choose the sequences to show by a fixed rule, so that nobody picks the best-looking ones.
 
-    The best, the median and the worst sequence by J&F, and of each kind of video the median of those not shown yet.
-    Ties go by name; a sequence is shown once.
+    The best, the median and the worst sequence by J&F, and for each kind of video the median of those not chosen yet.
+    Ties are broken by name; a sequence is shown only once.
 
     Returns:
-        What the choice stands for ("best", "median", "worst", or a kind) -> the sequence; about six.
+        Reason for the choice ("best", "median", "worst", or a kind) -> the sequence; about six.
     """
     ranked = sorted(scores, key=lambda score: (-score.j_and_f, score.name))
     chosen: dict[str, SequenceScore] = {}
@@ -61,16 +61,16 @@ def choose_sequences(scores: Sequence[SequenceScore]) -> dict[str, SequenceScore
 
 
 def choose_times(n_frames: int, n_times: int) -> list[int]:
-    """Indices of about `n_times` evenly spread frames, the first and the last among them, ascending, each once."""
+    """Indices of about `n_times` evenly spread frames, including the first and the last; ascending, no duplicates."""
     return sorted({int(i) for i in np.linspace(0, n_frames - 1, n_times).round()})
 
 
 def draw_strip(title: str, moments: Sequence[Moment]) -> NDArray[np.uint8]:
-    """Draw a sequence: a column per time step; from the top the result over the frame, its depth map, the truth if any.
+    """Draw a sequence: one column per time step; from the top: result, depth map, ground truth if any.
 
     Args:
-        title: burnt into the top of the picture (ASCII).
-        moments: the time steps, at least one, all of one frame size.
+        title: written at the top of the picture (ASCII).
+        moments: the time steps, at least one, all with the same frame size.
 
     Returns:
         uint8 H,W,3 RGB; every tile is 256 pixels wide.
@@ -100,12 +100,12 @@ def _draw_column(moment: Moment, truths: bool) -> NDArray[np.uint8]:
 
 
 def _fit(image: NDArray[Any], height: int, interpolation: int) -> NDArray[Any]:
-    """The image at tile size, of its own type."""
+    """The image at tile size; the dtype stays."""
     return cv2.resize(image, (_TILE_WIDTH, height), interpolation=interpolation)
 
 
 def _labelled(tile: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """The tile with `text` in its upper left corner, white on a black outline."""
+    """The tile with `text` in its upper left corner, white with a black outline."""
     tile = np.ascontiguousarray(tile)
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(tile, text, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, thickness, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""How steady depth maps are over time, told without true depth: how much they change where the picture is at rest."""
+"""How steady depth maps are over time, measured without true depth: how much they change in pixels at rest."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_WIDEST = 256  # wider frames and maps are compared at this width: a pass over a set then costs little but decoding
-_STILL = 0.03  # mean change of the channels, of full scale, below which a place is taken to be at rest
+_WIDEST = 256  # wider frames and maps are compared at this width, so that most of the time goes into decoding
+_STILL = 0.03  # a pixel is at rest if the mean change of its channels is below this share of full scale
 _KINDS = ("single", "multi", "lookalike")
 
 
 @dataclass(frozen=True)
 class Stability:
-    """What was counted over pairs of successive frames; sums of it count several videos.
+    """Counts over pairs of successive frames; the sum of two counts covers both videos.
 
     Attributes:
-        change: sum, over the places at rest, of the absolute change of depth in [0, 1].
-        static: number of places at rest.
-        places: number of all places.
+        change: sum, over the pixels at rest, of the absolute change of depth in [0, 1].
+        static: number of pixels at rest.
+        pixels: number of all pixels.
     """
 
     change: float = 0.0
     static: int = 0
-    places: int = 0
+    pixels: int = 0
 
     def __add__(self, other: Stability) -> Stability:
-        return Stability(self.change + other.change, self.static + other.static, self.places + other.places)
+        return Stability(self.change + other.change, self.static + other.static, self.pixels + other.pixels)
 
     @property
     def static_change(self) -> float | None:
-        """Mean absolute change of depth over the places at rest, in [0, 1]; None where nothing is at rest."""
+        """Mean absolute change of depth over the pixels at rest, in [0, 1]; None if no pixel is at rest."""
         return self.change / self.static if self.static else None
 
     @property
     def static_share(self) -> float | None:
-        """Share of the places that are at rest, in [0, 1]; None where no frame follows another."""
-        return self.static / self.places if self.places else None
+        """Share of pixels at rest, in [0, 1]; None if there are no two successive frames."""
+        return self.static / self.pixels if self.pixels else None
 
 
 def measure_video(frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> Stability:
     """Compare each frame of a video with the next one.
 
-    A place is at rest where its colour changes by less than 3% of full scale (mean of the channels). That is told from
-    the picture alone, so some places pass whose depth does change: a plain surface that moves, a slow approach.
+    A pixel is at rest if its colour changes by less than 3% of full scale (mean of the channels). This uses only the
+    colours, so it also counts some pixels whose depth does change: a plain surface that moves, a slow approach.
 
     Args:
-        frames: uint8 H,W,3 RGB and float32 h,w depth in [0, 1] of each frame, in the order of time; two are held. Both
-            are averaged by area to the first frame's size, or to a width of 256 in its aspect where it is wider, which
-            also takes noise out of the comparison of colours.
+        frames: uint8 H,W,3 RGB and float32 h,w depth in [0, 1] of each frame, in temporal order; two are held at a
+            time. Both are resized by area averaging to the first frame's size, or, if it is wider than 256, to a width
+            of 256 with the same aspect ratio. This also removes noise from the comparison of colours.
 
     Returns:
-        Sums over all pairs; nothing for a single frame.
+        Sums over all pairs; zeros for a single frame.
     """
     found = Stability()
     size: tuple[int, int] | None = None
@@ -83,15 +83,15 @@ def _fit(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def summarise_stability(found: Sequence[tuple[str, Stability]]) -> dict[str, Any]:
-    """Figures of a set.
+    """Stability over a data set.
 
     Args:
-        found: kind of video and what was counted of it, for each video.
+        found: for each video its kind and its counts.
 
     Returns:
-        `{"static_change", "static_share", "by_kind": {kind: static_change}}`: over all places of all videos, so that
-        long videos count for more; six decimals; None where nothing is at rest, or, for the share, where no frame
-        follows another. Of the kinds those that there are.
+        `{"static_change", "static_share", "by_kind": {kind: static_change}}`: over all pixels of all videos, so that
+        long videos count more; six decimals. A value is None if no pixel is at rest, or, for the share, if there are no
+        two successive frames. Only kinds that occur are listed.
     """
     total = sum((one for _, one in found), Stability())
     groups = {kind: [one for of, one in found if of == kind] for kind in _KINDS}
@@ -103,5 +103,5 @@ def summarise_stability(found: Sequence[tuple[str, Stability]]) -> dict[str, Any
 
 
 def _rounded(value: float | None) -> float | None:
-    """Six decimals: enough for any comparison, and no noise of the last bits in a file kept in git."""
+    """Six decimals: enough for any comparison, and the last bits do not change a file that is kept in git."""
     return None if value is None else round(value, 6)

@@ -17,14 +17,14 @@ _KINDS = ("single", "multi", "lookalike")
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """One object's line of `per_object.csv`; scores in [0, 1].
+    """One row of `per_object.csv`; scores in [0, 1].
 
     Attributes:
         sequence: the object's sequence.
         kind: of video: single, multi or lookalike.
         j: mean region similarity J.
         f: mean boundary accuracy F.
-        copy_first: J&F of copying the first mask to every frame; None where it was not scored.
+        copy_first: J&F of copying the first mask to every frame; None if it was not scored.
     """
 
     sequence: str
@@ -47,17 +47,17 @@ def read_per_object(path: Path) -> list[ObjectScore]:
     """Read `per_object.csv`.
 
     Returns:
-        Its lines in their order; empty for a split whose annotations are not published.
+        Its rows in order; empty for a split whose annotations are not published.
 
     Raises:
-        UserError: missing, without the columns needed, or with a figure that is no number.
+        UserError: the file is missing, lacks a column, or has a value that is not a number.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; expected the scores of every object; run the score stage")
     reader = csv.DictReader(io.StringIO(path.read_text()))
     lacking = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
     if lacking:
-        raise UserError(f"{path} has no column {lacking[0]}; expected {', '.join(_COLUMNS)}; run the score stage again")
+        raise UserError(f"{path} has no column {lacking[0]}; expected {', '.join(_COLUMNS)}; rerun the score stage")
     try:
         return [
             ObjectScore(
@@ -70,9 +70,7 @@ def read_per_object(path: Path) -> list[ObjectScore]:
             for row in reader
         ]
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}, line {reader.line_num}: {error}; expected numbers; run the score stage again"
-        ) from None
+        raise UserError(f"{path}, line {reader.line_num}: {error}; expected numbers; rerun the score stage") from None
 
 
 def score_sequences(objects: Iterable[ObjectScore]) -> list[SequenceScore]:
@@ -84,11 +82,11 @@ def score_sequences(objects: Iterable[ObjectScore]) -> list[SequenceScore]:
 
 
 def tabulate_kinds(objects: Sequence[ObjectScore]) -> list[dict[str, str]]:
-    """Figures of the whole set and of each kind of video: means over objects, as DAVIS counts.
+    """Scores of the whole data set and of each kind of video: means over objects, as in DAVIS.
 
     Returns:
-        A row each for "all" and for every kind present: kind, sequences, objects, J&F, J, F and copy_first (empty where
-        not every object has it), figures with four digits. No row where nothing was scored.
+        One row for "all" and one for every kind that occurs: kind, sequences, objects, J&F, J, F and copy_first (empty
+        if not every object has it), with four decimals. No rows if nothing was scored.
     """
     rows = []
     for kind in ("all", *_KINDS):
@@ -110,7 +108,7 @@ def tabulate_kinds(objects: Sequence[ObjectScore]) -> list[dict[str, str]]:
 
 
 def to_csv(rows: Sequence[dict[str, str]]) -> str:
-    """Rows of `tabulate_kinds` as CSV, with a header line also where there are none."""
+    """Rows of `tabulate_kinds` as CSV, with a header line even if there are no rows."""
     text = io.StringIO()
     names = ("kind", "sequences", "objects", "J&F", "J", "F", "copy_first")
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
