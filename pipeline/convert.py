@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.core.checkpoint import save_checkpoint
+from pipeline.core.files import check_output_file
 from pipeline.core.runtime import log, run_main
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import to_plain
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="the published file")
     parser.add_argument("target", type=Path, help="the checkpoint to write")
     arguments = parser.parse_args()
+    check_output_file(arguments.target, "target")
     CONVERSIONS[arguments.kind](arguments.source, arguments.target)
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from pipeline.core.errors import UserError
 from pipeline.core.params import build, merge
+from pipeline.core.runtime import check_device
 from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.hourglass.config import DepthConfig, HourglassConfig, TrainDepthConfig
 from pipeline.inference.config import InferConfig, InferSwitches
@@ -35,9 +36,11 @@ class RuntimeConfig:
     processes: int
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         if self.workers < 1 or self.processes < 1:
             raise UserError(
-                f"runtime is workers {self.workers}, processes {self.processes}; expected at least 1 of each"
+                f"runtime is workers {self.workers}, processes {self.processes}; expected at least 1 of each; correct "
+                "them in params.yaml"
             )
 
 

@@ -173,11 +173,11 @@ def refused(path: Path, *words: str) -> None:
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / FILE, "does not exist", "STM_weights.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    refused(tmp_path / "text.pth", "cannot be read", "download it again")
+    refused(tmp_path / "text.pth", "is a text file, not weights", "download it again")
     torch.save(hollow(), tmp_path / "whole.pth")
     data = (tmp_path / "whole.pth").read_bytes()
     (tmp_path / "half.pth").write_bytes(data[: len(data) // 2])
-    refused(tmp_path / "half.pth", "cannot be read", "download it again")
+    refused(tmp_path / "half.pth", "is damaged", "download it again")
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

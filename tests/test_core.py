@@ -209,7 +209,7 @@ def test_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="of kind toy; expected dstm"):
         load_checkpoint(path, "dstm")
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is damaged"):
         load_checkpoint(path, "toy")
     with pytest.raises(UserError, match="does not exist"):
         load_checkpoint(tmp_path / "none.pt", "toy")

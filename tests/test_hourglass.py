@@ -91,7 +91,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="another network"):
         read_published(tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no checkpoint")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a text file, not weights"):
         read_any(tmp_path / "text.pth")
     with pytest.raises(UserError, match="does not exist"):
         read_any(tmp_path / "none.pth")

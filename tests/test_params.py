@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,3 +192,21 @@ def test_refusals_of_the_whole_file(values: dict[str, Any], message: str, tmp_pa
     with pytest.raises(UserError) as caught:
         load_settings(changed(tmp_path, **values))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "device,message",
+    [
+        ("gpu", "runtime.device is 'gpu'; expected auto, cpu, cuda or cuda:N"),
+        ("mps", "runtime.device is mps; Apple GPUs are not supported"),
+        ("cuda:", "runtime.device is 'cuda:'; expected"),
+        ("", "runtime.device is ''; expected"),
+        ("CPU", "runtime.device is 'CPU'; expected"),
+    ],
+)
+def test_other_devices_are_refused_at_once(device: str, message: str, tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["runtime"]["device"] = device
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_settings(tmp_path / "params.yaml")

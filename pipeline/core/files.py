@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.errors import UserError
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` through a temporary file and `os.replace`; missing parents are made."""
@@ -20,6 +22,30 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output_file(path: Path, option: str) -> None:
+    """Make sure, before the work, that a file can be written; missing parents are made.
+
+    Args:
+        path: the file.
+        option: what names it on the command line or in params.yaml, for the error.
+
+    Raises:
+        UserError: it is a folder, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder; expected a file to write; add the file's name")
+    probe = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{option} {path} cannot be written ({error.strerror or error}); expected a place in a folder that can be "
+            "written to; choose another"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

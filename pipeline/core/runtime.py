@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -57,16 +58,33 @@ def progress(iterable: Iterable[T], total: int | None, desc: str, every_s: float
     log(f"{desc}: {done} done in {time.monotonic() - start:.1f} s")
 
 
+def check_device(name: str) -> None:
+    """Make sure that a name is one that `pick_device` knows, without torch.
+
+    Raises:
+        UserError: it is not.
+    """
+    if name == "mps":
+        raise UserError(
+            "runtime.device is mps; Apple GPUs are not supported, for nothing here has been tested on one; set it to "
+            "auto or cpu"
+        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"runtime.device is {name!r}; expected auto, cpu, cuda or cuda:N; correct it in params.yaml")
+
+
 def pick_device(name: str) -> torch.device:
     """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
-    Under torchrun `auto` and `cuda` mean this process' own GPU (`LOCAL_RANK`).
+    `auto` is CUDA where there is a device and the CPU otherwise, also on a Mac with a GPU. Under torchrun `auto` and
+    `cuda` mean this process' own GPU (`LOCAL_RANK`).
 
     Raises:
-        UserError: CUDA is asked for and not available.
+        UserError: another name, or CUDA is asked for and not available.
     """
     import torch
 
+    check_device(name)
     available = torch.cuda.is_available()
     if name == "auto":
         name = "cuda" if available else "cpu"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import torch
 
-from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.core.checkpoint import load_checkpoint, read_torch, save_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.params import build
 from pipeline.hourglass.config import HourglassConfig
@@ -19,6 +18,9 @@ KIND = "hourglass"
 
 PUBLISHED = HourglassConfig(width=1.0, stem_stride=1, input_height=288, input_width=512)
 """The network of the MannequinChallenge release and the size of its frames."""
+
+_THEIRS = "MannequinChallenge checkpoint (*_net_G.pth)"
+_REMEDY = "correct the path, or download it again"
 
 
 def save_hourglass(path: Path, model: Hourglass) -> None:
@@ -43,17 +45,7 @@ def read_published(path: Path) -> Hourglass:
     Raises:
         UserError: Missing, damaged, or not the state dict of that network (the two-view ones have another input).
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; expected a MannequinChallenge checkpoint; correct the path")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, ValueError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"{path} cannot be read ({line}); expected a MannequinChallenge checkpoint") from None
-    if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
-        raise UserError(f"{path} is no plain state dict; expected a MannequinChallenge checkpoint (*_net_G.pth)")
-    # saved from within DataParallel or not
-    return _fill(Hourglass(PUBLISHED), {name.removeprefix("module."): value for name, value in weights.items()}, path)
+    return _from_published(read_torch(path, f"a {_THEIRS}", _REMEDY), path)
 
 
 def read_any(path: Path) -> Hourglass:
@@ -62,14 +54,17 @@ def read_any(path: Path) -> Hourglass:
     Raises:
         UserError: It is neither.
     """
-    try:
+    loaded = read_torch(path, f"a {_THEIRS}, or a checkpoint that train_depth wrote", _REMEDY)
+    if isinstance(loaded, dict) and "kind" in loaded:
         return load_hourglass(path)
-    except UserError as ours:
-        try:
-            return read_published(path)
-        except UserError as theirs:
-            both = f"{theirs}, or one written by train_depth, which it is not either: {ours}"
-            raise UserError(both if path.is_file() else str(theirs)) from None
+    return _from_published(loaded, path)
+
+
+def _from_published(weights: Any, path: Path) -> Hourglass:
+    if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
+        raise UserError(f"{path} is not a plain state dict; expected a {_THEIRS}; give another file")
+    # saved from within DataParallel or not
+    return _fill(Hourglass(PUBLISHED), {name.removeprefix("module."): value for name, value in weights.items()}, path)
 
 
 def _fill(model: Hourglass, weights: dict[str, torch.Tensor], path: Path) -> Hourglass:

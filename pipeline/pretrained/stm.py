@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
 
+from pipeline.core.checkpoint import read_torch
 from pipeline.core.errors import UserError
 from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.dstm.network import DSTM
@@ -124,15 +123,7 @@ def rename(published: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; expected the STM_weights.pth of the STM release; correct the path")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, OSError, ValueError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(
-            f"{path} cannot be read ({line}); expected the STM_weights.pth of the STM release; download it again"
-        ) from None
+    loaded = read_torch(path, "the STM_weights.pth of the STM release", "correct the path, or download it again")
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise _another(path, "it is no state dict, names and tensors")
     return loaded
