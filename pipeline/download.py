@@ -1,8 +1,8 @@
-"""Bring in the published archives of one data set: fetched, copied or packed, verified, not extracted.
+"""Get the published archives of one data set: downloaded, copied or packed, and verified; not extracted.
 
-A source is the embedded sample, the publisher's URL, a path or any other URL (`profiles.<p>.data`). Downloads can be
-interrupted at any time and go on at the next run. A file that changes under the same path or URL is not noticed by DVC:
-`dvc repro -f download@<dataset>` looks again.
+A source is the rendered sample, the publisher's URL, a path or any other URL (`profiles.<p>.data`). Downloads can be
+interrupted at any time and continue in the next run. DVC does not notice if a file changes under the same path or URL;
+`dvc repro -f download@<dataset>` reads it again.
 
 Reads: data/${profile}/embedded/${item}
 Writes: data/${profile}/raw/${item}
@@ -36,13 +36,13 @@ WORDS = f"expected embedded, published, none, {PLACES}"
 
 @dataclass(frozen=True)
 class Request:
-    """One archive to bring in.
+    """One archive to get.
 
     Attributes:
         key: its parameter, for messages.
         value: the parameter's value.
-        expected: what the archive may look like.
-        words: the values the parameter takes, for messages.
+        expected: the archives that are accepted.
+        words: the accepted values of the parameter, for messages.
     """
 
     key: str
@@ -53,14 +53,14 @@ class Request:
 
 @dataclass(frozen=True)
 class _Download:
-    """A verified download and the name it is to have."""
+    """A verified download and its final name."""
 
     file: Fetched
     name: str
 
 
 def requests_of(dataset: str, data: DataConfig, where: str) -> list[Request]:
-    """The archives of a data set and where each is to come from.
+    """The archives of a data set and the source of each.
 
     Args:
         dataset: its name.
@@ -68,7 +68,8 @@ def requests_of(dataset: str, data: DataConfig, where: str) -> list[Request]:
         where: path of that section in params.yaml, for messages.
 
     Raises:
-        UserError: no such data set, only one of several archives is `none`, or a value the data set does not take.
+        UserError: no such data set, only one of several archives is `none`, or a value that the data set does not
+            accept.
     """
     archives = archives_of(dataset)
     if dataset == "challenge":
@@ -88,7 +89,7 @@ def requests_of(dataset: str, data: DataConfig, where: str) -> list[Request]:
 
 
 def _one_of(archives: tuple[Published, ...], value: str, key: str) -> Request:
-    """The request of a data set that is any one of several archives, named or given by its place."""
+    """The request for a data set that is one of several archives, given by name, path or URL."""
     named = {published.called: published for published in archives}
     words = f"expected none, {', '.join(p.called for p in archives if p.url)}, {PLACES}"
     if value in named:
@@ -101,7 +102,7 @@ def _one_of(archives: tuple[Published, ...], value: str, key: str) -> Request:
 def run(
     dataset: str, data: DataConfig, where: str, published: Path, raw: Path, scratch: Path, base: Path | None = None
 ) -> None:
-    """Bring in one data set.
+    """Get one data set.
 
     Args:
         dataset: its name.
@@ -110,8 +111,8 @@ def run(
         published: folder of the rendered sample's archives and their manifest.
         raw: folder to write: the archives under their published names, and `manifest.json`
             (`{"files": [{"name", "bytes", "sha256"}]}`); for `none` a manifest without files.
-        scratch: folder for downloads under way; recorded checksums lie beside it.
-        base: folder from which relative paths are looked up; the working directory if None.
+        scratch: folder for downloads in progress; the recorded checksums are next to it.
+        base: the folder for relative paths; the working directory if None.
 
     Raises:
         UserError: the source is missing, damaged, not the expected one, or does not fit on the disk.
@@ -123,7 +124,9 @@ def run(
         log(f"{dataset}: no source ({requests[0].key} is none); later stages leave it out")
         return
     ledger = Ledger(scratch.parent / "checksums.json")
-    downloads = {r.key: _download(r, scratch, ledger) for r in requests if _url(r)}  # hours, perhaps: before all else
+    downloads = {
+        r.key: _download(r, scratch, ledger) for r in requests if _url(r)
+    }  # first, because this may take hours
     files = []
     with output_folder(raw) as folder:
         for request in requests:
@@ -143,7 +146,7 @@ def run(
 
 
 def _url(request: Request) -> str | None:
-    """The address to download from, or None where the source is on this machine."""
+    """The URL to download from, or None if the source is on this machine."""
     if request.value in ("embedded", "none"):
         return None
     if request.value == "published":
@@ -172,7 +175,7 @@ def _download(request: Request, scratch: Path, ledger: Ledger) -> _Download:
 
 @contextmanager
 def _forgotten_on_error(fetched: Fetched) -> Iterator[None]:
-    """Remove a whole download that proves to be something else, so that the next run does not take it up again."""
+    """Remove a complete download that turns out to be another file, so that the next run does not use it again."""
     try:
         yield
     except UserError as error:
@@ -181,7 +184,7 @@ def _forgotten_on_error(fetched: Fetched) -> Iterator[None]:
 
 
 def _copy_embedded(request: Request, published: Path, folder: Path) -> tuple[str, str]:
-    """Copy an archive of the rendered sample, held to the checksum in its manifest."""
+    """Copy an archive of the rendered sample and compare it with the checksum in its manifest."""
     manifest = published / "manifest.json"
     if not manifest.exists():
         raise UserError(f"{request.key} is embedded but {manifest} does not exist; run `dvc repro render` first")
@@ -210,11 +213,11 @@ def _bring_path(request: Request, base: Path, folder: Path) -> tuple[str, str]:
     checksum = published.checksum_of(source.name, source.stat().st_size)
     if published.checksum and checksum is None:
         log(f"{request.key}: {source.name} is not the published archive (name or length differ); its origin is unknown")
-    return name, copy_checked(source, folder / name, checksum, f"published for {published.name}; fetch it again")
+    return name, copy_checked(source, folder / name, checksum, f"published for {published.name}; download it again")
 
 
 def main() -> None:
-    """Bring in the data set named on the command line, as params.yaml says."""
+    """Get the data set named on the command line from the source in params.yaml."""
     if len(sys.argv) != 2:
         raise UserError(f"{len(sys.argv) - 1} arguments given; expected one data set: {', '.join(CATALOG)}")
     dataset = sys.argv[1]

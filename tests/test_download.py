@@ -232,7 +232,7 @@ def test_wrong_paths_and_contents_are_refused(place: Place) -> None:
     (place.root / "other.zip").write_bytes(make_zip({k: v for k, v in DAVIS.items() if "ImageSets" not in k}))
     place.refused("other.zip", "no DAVIS/ImageSets/2017/*.txt")
     (place.root / "empty.zip").write_bytes(make_zip({}))
-    place.refused("empty.zip", "holds no files")
+    place.refused("empty.zip", "contains no files")
     (place.root / "folder").mkdir()
     place.refused("folder", "folder", "extracted DAVIS-2017-trainval-480p.zip")
 
@@ -343,7 +343,7 @@ def test_a_single_hdf5_file(place: Place) -> None:
     assert local.pack_folder(place.root / "all.h5", place.root / "packed", expected) == "mannequin.zip"
     with zipfile.ZipFile(place.root / "packed" / "mannequin.zip") as opened:
         assert {m.filename: opened.read(m) for m in opened.infolist()} == {"MannequinChallenge/all.h5": b"h5"}
-    with pytest.raises(UserError, match=r"all\.h5 holds no DAVIS/ImageSets"):
+    with pytest.raises(UserError, match=r"all\.h5 contains no DAVIS/ImageSets"):
         local.pack_folder(place.root / "all.h5", place.root / "packed", catalog.archives_of("davis"))
 
 
@@ -390,7 +390,7 @@ def test_truncated_transfer_is_resumed_by_a_second_run(place: Place, web: Web) -
     data = make_zip(DAVIS)
     web.files["/d.zip"] = data
     web.cuts = [10_000, 0, 0, 0]
-    place.refused(f"{web.url}/d.zip", "after 10000 bytes", "run again")
+    place.refused(f"{web.url}/d.zip", "after 10000 bytes", "rerun")
     assert place.ledger == {}
     web.asked.clear()
     place.run(f"{web.url}/d.zip")
@@ -403,7 +403,7 @@ def test_resume_never_mixes_two_files(place: Place, web: Web, change: str) -> No
     web.files["/d.zip"] = make_zip(DAVIS)
     web.etag = None if change == "no etag" else '"one"'
     web.cuts = [10_000, 0, 0, 0]
-    place.refused(f"{web.url}/d.zip", "run again")
+    place.refused(f"{web.url}/d.zip", "rerun")
     data = make_zip({**DAVIS, "DAVIS/JPEGImages/480p/a/00000.jpg": b"GPEJ" * 9000})
     if change == "no range":
         web.ranges = False
@@ -423,7 +423,7 @@ def test_whole_part_needs_no_further_transfer(place: Place, web: Web) -> None:
     data = make_zip(DAVIS)
     web.files["/d.zip"] = data
     web.cuts = [len(data) - 1, 0, 0, 0]
-    place.refused(f"{web.url}/d.zip", "run again")
+    place.refused(f"{web.url}/d.zip", "rerun")
     (part,) = place.scratch.rglob("archive.part")
     part.write_bytes(data)
     web.asked.clear()
@@ -482,7 +482,7 @@ def test_server_errors(place: Place, web: Web) -> None:
     place.refused(f"{web.url}/absent.zip", "404")
     assert len(web.asked) == 1  # not tried again
     web.status = 503
-    place.refused(f"{web.url}/d.zip", "Service Unavailable", "run again")
+    place.refused(f"{web.url}/d.zip", "Service Unavailable", "rerun")
     assert len(web.asked) == 1 + 3
     web.status = 200
     web.files["/page.zip"] = b"<html>please register</html>"
@@ -516,5 +516,5 @@ def test_ledger_keeps_other_entries(tmp_path: Path) -> None:
     ledger.record("a", "sha256:2")
     assert json.loads(ledger.path.read_text()) == {"a": "sha256:2", "b": "sha256:1"}
     ledger.path.write_text("{")
-    with pytest.raises(UserError, match="no JSON"):
+    with pytest.raises(UserError, match="not JSON"):
         ledger.get("a")

@@ -1,1 +1,1 @@
-"""Where the data sets come from: what is published, how it is fetched, checked and brought in."""
+"""The sources of the data sets: what is published, downloads, checks and copies of local files."""

@@ -18,15 +18,15 @@ class Published:
 
     Attributes:
         name: file name of the archive.
-        root: folder inside the archive under which everything needed lies.
+        root: folder inside the archive that contains everything needed.
         members: shell patterns, each of which must match a member (`*` crosses `/`).
-        instead: patterns any one of which will do in place of all `members`.
-        part: key below `profiles.<p>.data.<dataset>` where a data set has several archives, else empty.
-        url: where it is published; None where it cannot be fetched without a person.
-        n_bytes: length in bytes where known.
-        checksum: `sha256:<hex>` or `md5:<hex>` where published.
-        obtain: for an archive without `url`, why, and how a person gets it.
-        called: for a data set that is one of several archives, the value of its key that stands for this one.
+        instead: patterns; a match with any one of them replaces all `members`.
+        part: key below `profiles.<p>.data.<dataset>` if a data set has several archives, else empty.
+        url: where it is published; None if it cannot be downloaded automatically.
+        n_bytes: length in bytes, if known.
+        checksum: `sha256:<hex>` or `md5:<hex>`, if published.
+        obtain: for an archive without `url`: why it has none, and how to get it.
+        called: for a data set that is one of several archives: the value of its key that selects this one.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Published:
         return self.checksum if (name, n_bytes) == (self.name, self.n_bytes) else None
 
     def stored_name(self, suffix: str) -> str:
-        """The published name with the suffix of what a file really is (`.zip` or `.tar`)."""
+        """The published name with the suffix that fits the file's real format (`.zip` or `.tar`)."""
         return str(PurePosixPath(self.name).with_suffix(suffix))
 
     def missing(self, names: Sequence[str]) -> str | None:
-        """The first expected member that `names` lacks, with what would stand in for it, or None."""
+        """The first expected member that is not in `names`, with the alternatives to it; None if none is missing."""
         if any(match_names(names, pattern) for pattern in self.instead):
             return None
         lacking = next((pattern for pattern in self.members if not match_names(names, pattern)), None)
@@ -93,8 +93,8 @@ CATALOG: dict[str, tuple[Published, ...]] = {
             members=("train/meta.json", "train/JPEGImages/*/*.jpg", "train/Annotations/*/*.png"),
             n_bytes=9_258_444_800,
             checksum="sha256:5a81246005cfc2245bcd1f7e8fff41868963dfc3873e92bb810ea5f35a7cf8c0",
-            obtain="YouTube-VOS is given out after registration only: register at https://youtube-vos.org (CodaLab), "
-            "fetch the 2019 training set (train.zip or train.tar) and set the key to its path",
+            obtain="YouTube-VOS is only available after registration: register at https://youtube-vos.org (CodaLab), "
+            "download the 2019 training set (train.zip or train.tar) and set the key to its path",
         ),
     ),
     "msra10k": (
@@ -158,8 +158,8 @@ CATALOG: dict[str, tuple[Published, ...]] = {
             members=("valid/meta.json", "valid/JPEGImages/*/*.jpg", "valid/Annotations/*/*.png"),
             n_bytes=1_296_824_320,
             checksum="sha256:3c847cd8f64ec6219db88671681303e84537e5478d53a88534592761ba74eb03",
-            obtain="YouTube-VOS is given out after registration only: register at https://youtube-vos.org (CodaLab), "
-            "fetch the 2019 validation set (valid.zip or valid.tar) and set the key to its path",
+            obtain="YouTube-VOS is only available after registration: register at https://youtube-vos.org (CodaLab), "
+            "download the 2019 validation set (valid.zip or valid.tar) and set the key to its path",
             called="youtubevos-valid",
         ),
     ),
@@ -167,11 +167,11 @@ CATALOG: dict[str, tuple[Published, ...]] = {
 
 
 def archives_of(dataset: str) -> tuple[Published, ...]:
-    """The archives that make up a data set; of `challenge` those any one of which it is.
+    """The archives that make up a data set; for `challenge`, the archives of which it is one.
 
     Raises:
         UserError: there is no such data set.
     """
     if dataset not in CATALOG:
-        raise UserError(f"no data set {dataset!r}; expected one of {', '.join(CATALOG)}; correct the command")
+        raise UserError(f"there is no data set {dataset!r}; expected one of {', '.join(CATALOG)}; correct the command")
     return CATALOG[dataset]

@@ -1,4 +1,4 @@
-"""Checksums: of files, against published ones, and against those recorded at the first download."""
+"""Checksums of files, compared with published ones and with those recorded at the first download."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 
 class Digest:
-    """The sha256 of what is fed to it, and the published checksum of the same bytes where that is of another kind."""
+    """The sha256 of the bytes passed to it, and also their checksum of the published kind, if that is another one."""
 
     def __init__(self, expected: str | None) -> None:
         self._expected = expected
@@ -31,14 +31,14 @@ class Digest:
         self._other = None if kind == "sha256" else hashlib.new(kind)
 
     def update(self, block: bytes) -> None:
-        """Feed the next bytes."""
+        """Add the next bytes."""
         self._sha256.update(block)
         if self._other is not None:
             self._other.update(block)
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal sha256 of everything fed."""
+        """Hexadecimal sha256 of all bytes so far."""
         return self._sha256.hexdigest()
 
     def check(self, name: str, source: str) -> None:
@@ -46,7 +46,7 @@ class Digest:
 
         Args:
             name: the file, for the message.
-            source: where the expected checksum comes from, and what to do when it is not met.
+            source: where the expected checksum comes from, and what to do if it does not match.
 
         Raises:
             UserError: they differ.
@@ -66,7 +66,7 @@ def sha256_of(path: Path) -> str:
 
 
 class Ledger:
-    """Checksums of first downloads by URL, in one JSON file; later downloads of the same URL are held to them."""
+    """Checksums of first downloads by URL, in one JSON file; later downloads of the same URL must have the same."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,7 +77,7 @@ class Ledger:
         try:
             known = json.loads(self.path.read_text())
         except json.JSONDecodeError as error:
-            raise UserError(f"{self.path} is no JSON ({error}); expected checksums; mend or delete it") from None
+            raise UserError(f"{self.path} is not JSON ({error}); expected checksums; fix or delete it") from None
         return {str(url): str(checksum) for url, checksum in known.items()}
 
     def get(self, url: str) -> str | None:
@@ -85,7 +85,7 @@ class Ledger:
         return self._read().get(url)
 
     def record(self, url: str, checksum: str) -> None:
-        """Remember a checksum; a waiting lock keeps two downloads from overwriting each other's entry."""
+        """Record a checksum, under a lock so that two downloads do not overwrite each other's entry."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)

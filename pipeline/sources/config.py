@@ -1,4 +1,4 @@
-"""Where each data set is taken from: `profiles.<p>.data`."""
+"""The source of each data set: `profiles.<p>.data`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CocoSource:
-    """COCO comes as two archives.
+    """COCO has two archives.
 
     Attributes:
         images: source of `train2017.zip`.
@@ -22,8 +22,8 @@ class CocoSource:
 class DataConfig:
     """One source for each data set.
 
-    A source is `embedded` (the rendered sample), `published` (the publisher's own URL), `none`, a path of an archive
-    or of an extracted folder, or a URL (http, https, file). `challenge` holds the videos one only submits masks for:
+    A source is `embedded` (the rendered sample), `published` (the publisher's own URL), `none`, a path of an archive or
+    of an extracted folder, or a URL (http, https, file). `challenge` is for videos whose masks are scored by a server:
     `none`, `test-dev` or `test-challenge` (DAVIS, as published), or the path or URL of one of these or of YouTube-VOS
     valid.
     """

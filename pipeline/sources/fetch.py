@@ -1,4 +1,4 @@
-"""Downloads that can be interrupted: HTTP(S) with Range resume, retries and checksum, by the standard library alone."""
+"""Downloads over HTTP(S) that can be interrupted and resumed, with retries and checksums; standard library only."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from pipeline.core.files import write_json
 from pipeline.core.runtime import digest, log, progress, scratch_lock
 from pipeline.sources.checksums import BLOCK, Digest, Ledger, blocks
 
-TIMEOUT_S = 60.0  # without a single byte
-PAUSES_S = (1.0, 5.0, 15.0)  # before each further attempt that brings nothing new; then the download is given up
+TIMEOUT_S = 60.0  # without receiving a byte
+PAUSES_S = (1.0, 5.0, 15.0)  # before each further attempt after one without progress; after the last the download fails
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
-_SAFE = ":/?#[]@!$&'()*+,;=%~"  # what stands in addresses as it is
-_TEMPORARY = (408, 429, 500, 502, 503, 504)  # answers after which a server may still serve the file
+_SAFE = ":/?#[]@!$&'()*+,;=%~"  # characters that are not escaped in URLs
+_TEMPORARY = (408, 429, 500, 502, 503, 504)  # responses after which it makes sense to try again
 
 
 @dataclass(frozen=True)
 class _Remote:
-    """What the server says of the file: enough to tell whether a partial download still belongs to it."""
+    """What the server says about the file: enough to decide whether a partial download still belongs to it."""
 
     n_bytes: int | None
     validator: str | None  # ETag or Last-Modified, usable in If-Range
@@ -41,10 +41,10 @@ class Fetched:
     """A complete download in the scratch folder.
 
     Attributes:
-        path: the file; it is the caller's to move away.
+        path: the file; the caller moves it away.
         sha256: its hexadecimal sha256.
-        known: whether that was held against a published or recorded checksum; if not, record it once the file
-            has proved to be what it should be.
+        known: whether it was compared with a published or recorded checksum; if not, record it once the file has been
+            checked.
     """
 
     path: Path
@@ -53,31 +53,31 @@ class Fetched:
 
 
 def require_space(folder: Path, n_bytes: int, what: str) -> None:
-    """Refuse to begin what cannot end.
+    """Refuse to start if the disk has too little space.
 
     Raises:
-        UserError: less than `n_bytes` are free where `folder` is.
+        UserError: less than `n_bytes` are free on the disk of `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
         raise UserError(
-            f"{what} needs {n_bytes / 1e9:.2f} GB at {folder}; only {free / 1e9:.2f} GB are free; make room"
+            f"{what} needs {n_bytes / 1e9:.2f} GB at {folder}; only {free / 1e9:.2f} GB are free; free some space"
         )
 
 
 def fetch(url: str, scratch: Path, ledger: Ledger, n_bytes: int | None = None, checksum: str | None = None) -> Fetched:
-    """Download a URL, going on where an earlier run stopped, and verify it.
+    """Download a URL, continuing an earlier partial download, and verify it.
 
     Args:
-        url: http or https address.
-        scratch: folder for downloads; the file lies in a folder of its own named by a digest of the URL.
-        ledger: recorded checksums, used where none is published.
+        url: http or https.
+        scratch: folder for downloads; the file gets its own folder, named by a digest of the URL.
+        ledger: recorded checksums, used if none is published.
         n_bytes: published length, if known.
         checksum: published checksum (`sha256:...` or `md5:...`), if known.
 
     Raises:
-        UserError: the server refuses, the connection stays broken, the disk is too small, or the file is not the
+        UserError: the server refuses, the connection fails repeatedly, the disk is too small, or the file is not the
             expected one (it is then removed).
     """
     folder = scratch / digest({"url": url})
@@ -87,12 +87,12 @@ def fetch(url: str, scratch: Path, ledger: Ledger, n_bytes: int | None = None, c
 
 
 def forget(fetched: Path) -> None:
-    """Remove the scratch folder of a download that has been brought in."""
+    """Remove the scratch folder of a download that has been moved to its place."""
     shutil.rmtree(fetched.parent, ignore_errors=True)
 
 
 def _verify(url: str, path: Path, ledger: Ledger, checksum: str | None) -> Fetched:
-    source = "published; fetch it again or use another source"
+    source = "published; download it again or use another source"
     if checksum is None:
         checksum = ledger.get(url)
         source = f"recorded at its first download in {ledger.path}; delete that line if the file was meant to change"
@@ -109,7 +109,7 @@ def _verify(url: str, path: Path, ledger: Ledger, checksum: str | None) -> Fetch
 
 
 class _Download:
-    """One file on its way: `archive.part` and what the server said of it; `archive` once complete."""
+    """One download in progress: `archive.part` and what the server said about it; `archive` once complete."""
 
     def __init__(self, url: str, folder: Path, n_bytes: int | None, checked: bool) -> None:
         self.url = url
@@ -120,7 +120,7 @@ class _Download:
         self.state = folder / "state.json"
 
     def run(self) -> None:
-        """Transfer until the file is whole; give up when several attempts in a row bring nothing new."""
+        """Transfer until the file is complete; give up after several attempts in a row without progress."""
         whole = self.folder / "archive"
         best, failures = self._have(), 0
         while not whole.exists():
@@ -136,9 +136,9 @@ class _Download:
             if failures == len(PAUSES_S):
                 raise UserError(
                     f"{self.url}: {reason} after {self._have()} bytes; expected the whole file; "
-                    "check the connection and run again to go on from there"
+                    "check the connection and rerun to continue from there"
                 )
-            log(f"{self.url}: {reason} after {self._have()} bytes; trying again in {PAUSES_S[failures]:.0f} s")
+            log(f"{self.url}: {reason} after {self._have()} bytes; next attempt in {PAUSES_S[failures]:.0f} s")
             time.sleep(PAUSES_S[failures])
             failures += 1
 
@@ -146,22 +146,24 @@ class _Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _explain(self, error: Exception) -> str:
-        """Say in words what may pass; raise what will not."""
+        """Describe an error that may be temporary; raise one that is not."""
         if isinstance(error, urllib.error.HTTPError) and error.code not in _TEMPORARY:
             raise UserError(
                 f"{self.url}: the server answers {error.code} {error.reason}; expected the file; correct it or point "
                 "the parameter at a copy"
             ) from None
         if isinstance(error, http.client.InvalidURL):
-            raise UserError(f"{self.url} is no address ({error}); expected http(s)://host/path; correct it") from None
+            raise UserError(
+                f"{self.url} is not a valid URL ({error}); expected http(s)://host/path; correct it"
+            ) from None
         return str(getattr(error, "reason", None) or error or type(error).__name__)
 
     def _attempt(self) -> str | None:
-        """Ask for what is missing and append it; None when the file is whole, else what went wrong."""
+        """Request the missing bytes and append them; None if the file is complete, otherwise what went wrong."""
         known = self._known()
         start = self._have() if known else 0
         if known and start and start == known.n_bytes:
-            return None  # an earlier run ended between the last byte and the new name
+            return None  # an earlier run was stopped after the last byte but before the renaming
         headers = {"User-Agent": "d-stm-pipeline", "Accept-Encoding": "identity"}
         if known and start:
             headers["Range"] = f"bytes={start}-"
@@ -188,18 +190,18 @@ class _Download:
             return "the file changed on the server"
         if self.expected is not None and total is not None and total != self.expected:
             raise UserError(
-                f"{self.url} is {total} bytes long; expected the published {self.expected}; fetch it elsewhere or "
+                f"{self.url} is {total} bytes long; expected the published {self.expected}; download it elsewhere or "
                 "point the parameter at a copy"
             )
         start = start if resumed else 0
         if total is not None:
             require_space(self.folder, total - start, self.url)
         with open(self.part, "r+b" if resumed else "wb") as file:
-            if not resumed:  # after the truncation, so that old bytes are never taken for the new file's
+            if not resumed:  # after truncating, so that old bytes are never mistaken for the new file's
                 write_json(self.state, {"url": self.url, **asdict(_Remote(total, _validator(response.headers)))})
             file.seek(start)
             if start:
-                log(f"{self.url}: going on at {start} of {total} bytes")
+                log(f"{self.url}: continuing at {start} of {total} bytes")
             left = None if total is None else -(-(total - start) // BLOCK)
             for block in progress(_received(response), left, f"download of {Path(self.url).name} (MiB)"):
                 file.write(block)
@@ -209,7 +211,7 @@ class _Download:
         return None
 
     def _known(self) -> _Remote | None:
-        """What the server said of the part here, if that lets it be continued without mixing two versions of a file."""
+        """What the server said about the part on disk, if it can be continued without mixing two versions of a file."""
         if not self.state.exists():
             return None
         saved = json.loads(self.state.read_text())
@@ -239,6 +241,6 @@ def _first(headers: Any) -> int | None:
 
 def _validator(headers: Any) -> str | None:
     tag = headers.get("ETag")
-    if tag and not tag.startswith("W/"):  # If-Range asks for a strong validator
+    if tag and not tag.startswith("W/"):  # If-Range needs a strong validator
         return str(tag)
     return headers.get("Last-Modified")

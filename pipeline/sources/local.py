@@ -1,4 +1,4 @@
-"""Files that are already here: found, checked against the layout expected of them, copied or packed."""
+"""Files that are already on this machine: found, checked for the expected layout, copied or packed."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from pipeline.sources.catalog import HDF5_SUFFIXES, Published
 from pipeline.sources.checksums import BLOCK, Digest, blocks
 from pipeline.sources.fetch import require_space
 
-FULL_READ_BYTES = 256 << 20  # archives up to this length are read whole, larger ones at both ends
+FULL_READ_BYTES = 256 << 20  # archives up to this length are read completely, larger ones at both ends
 
 
 def is_remote(value: str) -> bool:
-    """Whether a source is an http(s) address.
+    """Whether a source is an http(s) URL.
 
     Raises:
-        UserError: it is an address of another kind (file: is a path).
+        UserError: it is a URL of another kind (file: counts as a path).
     """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", value)
     if scheme is None or scheme[1].lower() == "file":
         return False
     if scheme[1].lower() in ("http", "https"):
         return True
-    raise UserError(f"{value} is an address of kind {scheme[1]}; expected http, https or file, or a path; correct it")
+    raise UserError(f"{value} is a URL of kind {scheme[1]}; expected http, https or file, or a path; correct it")
 
 
 def resolve(value: str, key: str, base: Path, hint: str) -> Path:
     """Find a path or file: URL on this machine.
 
     Args:
-        value: an absolute path, or a relative one, looked up from `base` and then from `$DVC_ROOT` (an experiment
-            in a temporary folder has another working directory than the checkout it came from).
+        value: an absolute path, or a relative one, which is searched below `base` and then below `$DVC_ROOT` (an
+            experiment in a temporary folder has another working directory than the checkout it came from).
         key: the parameter, for the message.
-        base: folder to look from.
+        base: the folder for relative paths.
         hint: what to do instead, for the message.
 
     Raises:
@@ -64,14 +64,14 @@ def resolve(value: str, key: str, base: Path, hint: str) -> Path:
 
 
 def check_archive(path: Path, expected: Sequence[Published]) -> tuple[Published, str]:
-    """Open an archive, hold its members against the expected layouts and read some of it.
+    """Open an archive, compare its members with the expected layouts and read some of it.
 
-    A small archive is read whole, of a large one the first and the last member: its list of members and its length
-    have then been seen, which is what a broken transfer damages. Not read are HDF5 files in a large archive, since one
-    of them may be larger than the memory.
+    A small archive is read completely; of a large one only the first and the last member, which together with the list
+    of members shows the damage of a broken transfer. HDF5 files in a large archive are not read, because one of them
+    may be larger than the memory.
 
     Returns:
-        Which of the expected ones it is, and the suffix that says what it really is: `.zip` or `.tar`.
+        Which of the expected archives it is, and the suffix of its real format: `.zip` or `.tar`.
 
     Raises:
         UserError: not an archive, damaged, or of another layout.
@@ -84,7 +84,7 @@ def check_archive(path: Path, expected: Sequence[Published]) -> tuple[Published,
             found = f"{len(names)} files such as {names[0]}" if names else "no files"
             absent = " and no ".join(str(p.missing(names)) for p in expected)
             wanted = " or ".join(p.name for p in expected)
-            raise UserError(f"{path} holds {found} but no {absent}; expected a {wanted}; correct the source")
+            raise UserError(f"{path} contains {found} but no {absent}; expected a {wanted}; correct the source")
         whole = path.stat().st_size <= FULL_READ_BYTES
         for name in names if whole else (names[0], names[-1]):
             if whole or not name.endswith(HDF5_SUFFIXES):
@@ -95,21 +95,21 @@ def check_archive(path: Path, expected: Sequence[Published]) -> tuple[Published,
 
 
 def copy_checked(source: Path, target: Path, checksum: str | None, origin: str) -> str:
-    """Copy a file, hashing it on the way.
+    """Copy a file and compute its hash at the same time.
 
-    A copy and no hard link: DVC makes what it caches read-only and that must not reach the user's own file.
+    A copy and not a hard link: DVC makes cached files read-only, and that must not affect the user's own file.
 
     Args:
         source: an existing file.
         target: where the copy is written.
         checksum: expected checksum, if any.
-        origin: where that comes from, for the message.
+        origin: where the checksum comes from, for the message.
 
     Returns:
         Hexadecimal sha256 of the file.
 
     Raises:
-        UserError: another checksum than expected, or too little space.
+        UserError: the checksum differs from the expected one, or there is too little space.
     """
     n_bytes = source.stat().st_size
     require_space(target.parent, n_bytes, f"a copy of {source}")
@@ -123,7 +123,7 @@ def copy_checked(source: Path, target: Path, checksum: str | None, origin: str) 
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file of our own a second name; across file systems copy it."""
+    """Give one of our own files a second name (a hard link); copy it if it is on another file system."""
     try:
         os.link(source, target)
     except OSError:
@@ -135,15 +135,15 @@ def pack_folder(folder: Path, target: Path, expected: Sequence[Published]) -> st
 
     Args:
         folder: the extracted archive, or a folder inside it (`DAVIS`, or the folder that holds it); or a single HDF5
-            file, where a data set may consist of such.
+            file, for data sets that may consist of these.
         target: folder for the zip.
-        expected: the archives one of which it stands for; only what lies under that one's `root` is packed.
+        expected: the archives of which it is one; only the files below that one's `root` are packed.
 
     Returns:
         Name of the zip.
 
     Raises:
-        UserError: the folder is not of such a layout, or too little space.
+        UserError: the folder does not have such a layout, or there is too little space.
     """
     absent: dict[str, str] = {}
     for published in expected:
@@ -159,7 +159,7 @@ def pack_folder(folder: Path, target: Path, expected: Sequence[Published]) -> st
             absent.setdefault(published.name, missing)
     wanted = " or ".join(p.name for p in expected)
     raise UserError(
-        f"{folder} holds no {' and no '.join(absent.values())}; expected the extracted {wanted}; correct the path"
+        f"{folder} contains no {' and no '.join(absent.values())}; expected the extracted {wanted}; correct the path"
     )
 
 
@@ -175,9 +175,9 @@ def _contents(folder: Path, published: Published) -> Iterator[tuple[Path, list[s
 
 
 def _pack(archive: ZipWriter, name: str, file: Path) -> None:
-    """Write a file into a zip; a large one from a memory map, since it may be larger than the memory."""
+    """Write a file into a zip; a large one through a memory map, because it may be larger than the memory."""
     if file.stat().st_size <= FULL_READ_BYTES:
         archive.write(name, file.read_bytes())
         return
     with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        archive.write(name, cast(bytes, mapped))  # a zip takes any buffer
+        archive.write(name, cast(bytes, mapped))  # a zip file accepts any buffer
