@@ -218,7 +218,7 @@ def test_checkpoints(tmp_path: Path) -> None:
 def test_scratch_is_for_one_run_at_a_time(tmp_path: Path) -> None:
     with (
         scratch_lock(tmp_path / "s"),
-        pytest.raises(UserError, match="held by another run"),
+        pytest.raises(UserError, match="locked by another run"),
         scratch_lock(tmp_path / "s"),
     ):
         pass

@@ -125,12 +125,12 @@ def _widen(path: Path) -> None:
     [
         ("1.jpg", _cut, "cannot be decoded .*truncated"),
         ("1.png", _cut, "cannot be decoded .*truncated"),
-        ("1.jpg", lambda path: path.write_bytes(b""), r"cannot be decoded \(no image format"),
+        ("1.jpg", lambda path: path.write_bytes(b""), r"cannot be decoded \(unknown image format"),
         ("1.jpg", lambda path: path.unlink(), "cannot be read"),
         ("1.png", _animate, "animated"),
         ("1.webp", _animate, "animated"),
         ("1.tif", _animate, "several pages"),
-        ("1.tif", _widen, "32 bits a pixel"),
+        ("1.tif", _widen, "32 bits per pixel"),
     ],
 )
 def test_unfit_images(tmp_path: Path, name: str, spoil: Callable[[Path], object], message: str) -> None:

@@ -1,4 +1,4 @@
-"""One way to read a folder, a zip or a tar, and one way to write deterministic zips and shards of them."""
+"""Read a folder, a zip or a tar through one interface; write deterministic zips and shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from typing import IO, Protocol
 
 from pipeline.core.errors import UserError
 
-_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: equal content gives equal bytes
+_ZIP_DATE = (
+    1980,
+    1,
+    1,
+    0,
+    0,
+    0,
+)  # the earliest date of the format; a fixed one, so that equal content gives equal bytes
 
 
 class Archive(Protocol):
@@ -32,7 +39,7 @@ class Archive(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """Content of a file; UserError when it is missing or cannot be read."""
+        """Content of a file; UserError if it is missing or cannot be read."""
         ...
 
     def close(self) -> None:
@@ -41,11 +48,11 @@ class Archive(Protocol):
 
 
 def _missing(archive: Path, name: str) -> UserError:
-    return UserError(f"{archive} has no file {name}; expected it by the published layout; check or replace the archive")
+    return UserError(f"{archive} has no file {name}; the published layout has it; check or replace the archive")
 
 
 class _Sorted:
-    """Names kept sorted, looked up by bisection."""
+    """Sorted names, found by bisection."""
 
     path: Path
     _names: list[str]
@@ -78,7 +85,7 @@ class _Folder(_Sorted):
 
 
 class _PerThread:
-    """A file handle for each thread of each process, since a shared one has a single position."""
+    """A file handle for each thread of each process, because a shared handle has only one position."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -98,7 +105,7 @@ class _PerThread:
 
 
 class _Zip(_Sorted):
-    """Members are located once from the central directory, then read by position without any lock."""
+    """Finds the members once, in the central directory, then reads them by position without a lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,7 +114,7 @@ class _Zip(_Sorted):
                 self._members = {m.filename: m for m in archive.infolist() if not m.is_dir()}
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(
-                f"{path} is not a readable zip ({error}); expected a whole archive; fetch it again"
+                f"{path} is not a readable zip ({error}); expected a complete archive; download it again"
             ) from None
         self._names = sorted(self._members)
         self._files = _PerThread(path)
@@ -131,11 +138,11 @@ class _Zip(_Sorted):
                     data = archive.read(name)
         except (zlib.error, zipfile.BadZipFile) as error:
             raise UserError(
-                f"{self.path}: {name} is damaged ({error}); expected a whole file; fetch the archive again"
+                f"{self.path}: {name} is damaged ({error}); expected an intact file; download the archive again"
             ) from None
         if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
             raise UserError(
-                f"{self.path}: {name} is damaged (wrong checksum); expected a whole file; fetch the archive again"
+                f"{self.path}: {name} is damaged (wrong checksum); expected an intact file; download the archive again"
             )
         return data
 
@@ -144,7 +151,7 @@ class _Zip(_Sorted):
 
 
 class _Tar(_Sorted):
-    """An uncompressed tar: members are located once, then read by position."""
+    """An uncompressed tar: finds the members once, then reads them by position."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -155,7 +162,7 @@ class _Tar(_Sorted):
                 }
         except (tarfile.TarError, OSError) as error:
             raise UserError(
-                f"{path} is not a readable tar ({error}); expected a whole archive; fetch it again"
+                f"{path} is not a readable tar ({error}); expected a complete archive; download it again"
             ) from None
         self._names = sorted(self._members)
         self._files = _PerThread(path)
@@ -168,7 +175,7 @@ class _Tar(_Sorted):
         file.seek(offset)
         data = file.read(length)
         if len(data) != length:
-            raise UserError(f"{self.path}: {name} ends early; expected {length} bytes; fetch the archive again")
+            raise UserError(f"{self.path}: {name} ends early; expected {length} bytes; download the archive again")
         return data
 
     def close(self) -> None:
@@ -212,12 +219,12 @@ def open_archive(path: Path) -> Archive:
 
 
 def open_shards(folder: Path) -> Archive:
-    """Open all `shard-*.zip` of a folder as one archive (empty when there are none)."""
+    """Open all `shard-*.zip` of a folder as one archive (empty if there are none)."""
     return _Shards(folder, [open_archive(p) for p in sorted(folder.glob("shard-*.zip"))])
 
 
 class ZipWriter:
-    """Write an uncompressed zip with fixed dates; it appears under its name only when the block ends well."""
+    """Write an uncompressed zip with fixed dates; it gets its name only when the block ends without an error."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

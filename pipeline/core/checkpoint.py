@@ -1,4 +1,4 @@
-"""Checkpoints: a dictionary of plain values and tensors with its kind, written whole or not at all."""
+"""Checkpoints: a dictionary of plain values and tensors with its kind, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save_checkpoint(
         kind: what it is (`dstm`, `hourglass`, `dstm-training`); checked on loading.
         config: the network's configuration as plain values, enough to rebuild it.
         state_dict: its weights; stored on the CPU.
-        extra: optimizer, position, random states and the like.
+        extra: optimizer, position, random states and so on.
     """
     weights = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
     buffer = io.BytesIO()
@@ -37,13 +37,13 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     """Read a checkpoint to the CPU; only tensors and plain values are unpickled.
 
     Raises:
-        UserError: missing, damaged, of another kind, or without configuration and weights.
+        UserError: the file is missing, damaged, of another kind, or has no configuration or weights.
     """
     loaded = read_torch(path, f"a checkpoint of kind {kind}", "give another file, or run the stage that makes it")
     if not isinstance(loaded, dict) or loaded.get("kind") != kind:
         found = loaded.get("kind") if isinstance(loaded, dict) else type(loaded).__name__
         raise UserError(
-            f"{path} is of kind {found}; expected {kind}; give another file (pipeline.convert reads foreign ones)"
+            f"{path} is of kind {found}; expected {kind}; give another file (pipeline.convert converts published ones)"
         )
     config, weights = loaded.get("config"), loaded.get("state_dict")
     if not isinstance(config, dict) or not isinstance(weights, dict) or not _all_tensors(weights):
@@ -70,16 +70,16 @@ def read_torch(path: Path, expected: str, remedy: str) -> Any:
         raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; expected {expected}; {remedy}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of torch about pickles that it then refuses
+            warnings.simplefilter("ignore", UserWarning)  # torch warns about pickles, and then refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged or foreign bytes make the unpickler raise anything
+    except Exception as error:  # with damaged or foreign bytes the unpickler can raise anything
         raise UserError(f"{path} {_what_it_is(path, error)}; expected {expected}; {remedy}") from None
 
 
 def _what_it_is(path: Path, error: Exception) -> str:
-    """A word for a file that torch cannot read; torch's own messages are long and about torch."""
+    """Say what a file is that torch cannot read; torch's own messages are long and about torch."""
     if isinstance(error, PermissionError):
-        return "cannot be read for want of permission"
+        return "cannot be read (no permission)"
     with open(path, "rb") as file:
         head = file.read(4096)
     start = head.lstrip().lower()
@@ -88,11 +88,11 @@ def _what_it_is(path: Path, error: Exception) -> str:
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "is a web page, not weights (a download that needs a login or another link?)"
     if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the file that it stands for"
+        return "is a Git LFS pointer, not the file itself"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
         return "is a safetensors file"
     if all(byte >= 0x20 or byte in b"\t\n\r" for byte in head):
         return "is a text file, not weights"
     if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
         return f"holds Python objects ({found[1]}), not only tensors and plain values"
-    return "is damaged, or of another format than torch.save writes"
+    return "is damaged, or was not written by torch.save"

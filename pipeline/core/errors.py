@@ -1,7 +1,7 @@
-"""The one exception a user is meant to read."""
+"""The exception whose message is shown to the user."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can mend: one line saying what was found, what was expected and what to do."""
+    """An error that the user can fix: one line that says what was found, what was expected and what to do."""

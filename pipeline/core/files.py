@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader sees either the whole of them or nothing."""
+"""Write files and folders atomically: a reader sees either all of them or nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.core.errors import UserError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` through a temporary file and `os.replace`; missing parents are made."""
+    """Write `data` to `path` through a temporary file and `os.replace`; missing parent folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -25,11 +25,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def check_output_file(path: Path, option: str) -> None:
-    """Make sure, before the work, that a file can be written; missing parents are made.
+    """Check, before the work starts, that a file can be written; missing parent folders are created.
 
     Args:
         path: the file.
-        option: what names it on the command line or in params.yaml, for the error.
+        option: its name on the command line or in params.yaml, for the error.
 
     Raises:
         UserError: it is a folder, or its folder cannot be made or written to.
@@ -43,7 +43,7 @@ def check_output_file(path: Path, option: str) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"{option} {path} cannot be written ({error.strerror or error}); expected a place in a folder that can be "
+            f"{option} {path} cannot be written ({error.strerror or error}); expected a path in a folder that can be "
             "written to; choose another"
         ) from None
 
@@ -60,10 +60,10 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def output_folder(path: Path) -> Iterator[Path]:
-    """Build a folder under a temporary name and put it in the place of `path` when the block ends well.
+    """Build a folder under a temporary name and rename it to `path` when the block ends without an error.
 
     Args:
-        path: where the finished folder stands; an older one is replaced.
+        path: of the finished folder; an older one is replaced.
 
     Yields:
         The temporary folder to write into. On an error it is removed and `path` stays as it was.

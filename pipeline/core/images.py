@@ -1,4 +1,4 @@
-"""Frames, indexed masks and 16-bit depth maps, from and to bytes."""
+"""Decode and encode frames, indexed masks and 16-bit depth maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.core.errors import UserError
 
 VOID = 255
 
-# What Pillow raises for damaged files, and for sides that no picture has.
+# What Pillow raises for damaged files and for impossible sizes.
 _UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -34,7 +34,7 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode a JPEG or PNG frame.
 
     Grey images are repeated over the channels, CMYK is converted, an EXIF orientation is applied, alpha is dropped, and
-    of 16 bits the upper 8 are taken.
+    the upper 8 of 16 bits are used.
 
     Args:
         data: the file's bytes.
@@ -44,9 +44,9 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
         uint8 H,W,3, RGB.
 
     Raises:
-        UserError: the bytes are no readable image, or one of 32-bit values, whose range is not known.
+        UserError: the bytes are not a readable image, or its values have 32 bits, whose range is unknown.
     """
-    if data[:2] == b"\xff\xd8" and b"Adobe" not in data[:4096]:  # plain JPEG: OpenCV is the fastest and honours EXIF
+    if data[:2] == b"\xff\xd8" and b"Adobe" not in data[:4096]:  # plain JPEG: OpenCV is fastest and applies EXIF
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if image is not None:
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
@@ -54,8 +54,8 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data)) as opened:
             upright = ImageOps.exif_transpose(opened)
             if upright.mode in ("I", "F"):
-                raise ValueError("32 bits a pixel")
-            if upright.mode.startswith("I;16"):  # Pillow would cut these values off at 255
+                raise ValueError("32 bits per pixel")
+            if upright.mode.startswith("I;16"):  # Pillow would clip these values at 255
                 return np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
             return np.asarray(upright.convert("RGB"), dtype=np.uint8)
     except _UNREADABLE as error:
@@ -65,8 +65,8 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def _fault(error: Exception) -> str:
-    # Pillow's own words name an object in memory
-    return "no image format that is known" if isinstance(error, UnidentifiedImageError) else str(error)
+    # Pillow's own message names an object in memory
+    return "unknown image format" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 95) -> bytes:
@@ -92,7 +92,7 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.uint8]:
         uint8 H,W of object ids, 0 = background, 255 = void. A binary PNG gives ids 0 and 1.
 
     Raises:
-        UserError: unreadable, or a colour image, whose ids could only be guessed.
+        UserError: the file is unreadable, or a colour image, whose ids could only be guessed.
     """
     try:
         with Image.open(io.BytesIO(data)) as opened:
@@ -121,12 +121,12 @@ def decode_depth(data: bytes, name: str) -> NDArray[np.float32]:
     """Decode a 16-bit grey PNG to float32 H,W in [0, 1].
 
     Raises:
-        UserError: unreadable or not 16-bit grey.
+        UserError: the file is unreadable or not 16-bit grey.
     """
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16 or image.ndim != 2:
         found = "unreadable bytes" if image is None else f"{image.dtype} of shape {image.shape}"
-        raise UserError(f"{name} holds {found}; expected a 16-bit grey PNG of depth; run the depth stage again")
+        raise UserError(f"{name} holds {found}; expected a 16-bit grey PNG of depth; rerun the depth stage")
     return np.asarray(image, dtype=np.float32) / np.float32(65535)
 
 

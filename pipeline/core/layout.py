@@ -13,7 +13,7 @@ class Layout:
 
     Attributes:
         root: the folder that holds `params.yaml`.
-        profile: `sample` or `paper`.
+        profile: name of the profile.
     """
 
     root: Path
@@ -21,11 +21,11 @@ class Layout:
 
     @property
     def data(self) -> Path:
-        """Folder of everything between the published archives and the masks."""
+        """Folder of all data, from the published archives to the masks."""
         return self.root / "data" / self.profile
 
     def embedded(self, dataset: str) -> Path:
-        """Archives of the embedded sample, named and laid out as the publisher's."""
+        """Archives of the rendered sample, with the names and layouts of the published ones."""
         return self.data / "embedded" / dataset
 
     def raw(self, dataset: str) -> Path:
@@ -47,7 +47,7 @@ class Layout:
 
     @property
     def submission(self) -> Path:
-        """The archive for a challenge's server; empty where the split is scored here."""
+        """The archive for a challenge's server; empty if the split is scored here."""
         return self.data / "submission"
 
     def model(self, name: str) -> Path:
@@ -56,7 +56,7 @@ class Layout:
 
     @property
     def metrics(self) -> Path:
-        """Figures, kept in git."""
+        """Metrics, kept in git."""
         return self.root / "metrics"
 
     def scratch(self, stage: str) -> Path:

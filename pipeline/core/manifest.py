@@ -1,4 +1,4 @@
-"""The manifest that lies beside the archives of a dataset."""
+"""The manifest next to the archives of a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeds, devices, messages, locks and the frame around every command."""
+"""Seeds, devices, log messages, locks, and the wrapper that runs every command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def log(message: str) -> None:
-    """Print one line at once, so that it is seen also through a pipe."""
+    """Print one line and flush it, so that it shows immediately, also through a pipe."""
     sys.stdout.write(message + "\n")
     sys.stdout.flush()
 
@@ -36,10 +36,10 @@ def progress(iterable: Iterable[T], total: int | None, desc: str, every_s: float
     """Show progress: a bar on a terminal, otherwise a line about every `every_s` seconds and one at the end.
 
     Args:
-        iterable: what to run through.
+        iterable: the items.
         total: its length if known.
         desc: what is being done.
-        every_s: seconds between lines when the output is no terminal.
+        every_s: seconds between lines if the output is not a terminal.
     """
     if sys.stderr.isatty():
         yield from tqdm(iterable, total=total, desc=desc, dynamic_ncols=True)
@@ -59,15 +59,15 @@ def progress(iterable: Iterable[T], total: int | None, desc: str, every_s: float
 
 
 def check_device(name: str) -> None:
-    """Make sure that a name is one that `pick_device` knows, without torch.
+    """Check, without torch, that `pick_device` knows a name.
 
     Raises:
-        UserError: it is not.
+        UserError: it does not.
     """
     if name == "mps":
         raise UserError(
-            "runtime.device is mps; Apple GPUs are not supported, for nothing here has been tested on one; set it to "
-            "auto or cpu"
+            "runtime.device is mps; Apple GPUs are not supported (nothing here has been tested on one); set it to auto "
+            "or cpu"
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UserError(f"runtime.device is {name!r}; expected auto, cpu, cuda or cuda:N; correct it in params.yaml")
@@ -76,11 +76,11 @@ def check_device(name: str) -> None:
 def pick_device(name: str) -> torch.device:
     """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
-    `auto` is CUDA where there is a device and the CPU otherwise, also on a Mac with a GPU. Under torchrun `auto` and
+    `auto` is CUDA if there is such a device, otherwise the CPU, also on a Mac with a GPU. Under torchrun `auto` and
     `cuda` mean this process' own GPU (`LOCAL_RANK`).
 
     Raises:
-        UserError: another name, or CUDA is asked for and not available.
+        UserError: the name is unknown, or CUDA is requested but not available.
     """
     import torch
 
@@ -121,7 +121,7 @@ def file_digest(path: Path) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """Digest of a folder's files by name, length and both ends, where a zip keeps its checksums: quick for 100 GB."""
+    """Digest of a folder's files: names, lengths and both ends (where a zip has its checksums); fast for 100 GB."""
     ends = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         length = path.stat().st_size
@@ -136,7 +136,7 @@ def fingerprint(folder: Path) -> str:
 
 @contextmanager
 def scratch_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone: a stage orphaned by a killed DVC must not meet its successor.
+    """Lock a folder for this process: if DVC was killed, its orphaned stage must not collide with the next run.
 
     Raises:
         UserError: another process holds it.
@@ -147,7 +147,7 @@ def scratch_lock(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{folder} is held by another run of this stage; wait for it or end it, then run again"
+                f"{folder} is locked by another run of this stage; wait for that run or stop it, then rerun"
             ) from None
         yield
 
@@ -158,7 +158,7 @@ def _complain(message: str) -> None:
 
 
 def run_main(main: Callable[[], None]) -> int:
-    """Run a command and turn what a user can mend into one line on stderr.
+    """Run a command and print errors that a user can fix as one line on stderr.
 
     Returns:
         The exit code: 0, 1 after a UserError or a full disk, 130 after Ctrl-C.
@@ -169,12 +169,12 @@ def run_main(main: Callable[[], None]) -> int:
         _complain(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to go on")
+        _complain("interrupted; run the same command again to continue")
         return 130
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         place = f" ({error.filename})" if error.filename else ""
-        _complain(f"error: no space left on the device{place}; free some and run again")
+        _complain(f"error: no space left on the device{place}; free some space and rerun")
         return 1
     return 0
