@@ -1,41 +1,48 @@
-"""Pretrain D-STM on short videos simulated from stills.
+"""Pretrain D-STM on short videos simulated from stills: the stored ones, or ones drawn anew each time (`live.use`).
 
 Reads: data/${profile}/simulated/msra10k, data/${profile}/simulated/coco, data/${profile}/simulated/voc,
-    data/${profile}/depth/msra10k, data/${profile}/depth/coco, data/${profile}/depth/voc
+    data/${profile}/depth/msra10k, data/${profile}/depth/coco, data/${profile}/depth/voc,
+    data/${profile}/raw/msra10k, data/${profile}/raw/coco, data/${profile}/raw/voc
 Writes: models/${profile}/pretrain.pt, metrics/pretrain.csv
-Params: seed, model, loss, shared.network, shared.training, profiles.${profile}.network,
-    profiles.${profile}.training, profiles.${profile}.pretrain
+Params: seed, model, loss, shared.live, shared.network, shared.training, profiles.${profile}.live,
+    profiles.${profile}.network, profiles.${profile}.training, profiles.${profile}.pretrain
 Run: python -m pipeline.launch pipeline.pretrain
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.core.layout import Layout
-from pipeline.core.runtime import fingerprint, log, pick_device, run_main
-from pipeline.datasets.clips import ClipSource
+from pipeline.core.runtime import digest, fingerprint, log, pick_device, run_main
+from pipeline.datasets.clips import ClipMaker, ClipSource
 from pipeline.datasets.depth_input import open_depth_input
 from pipeline.datasets.simulated import open_simulated
 from pipeline.dstm.config import Switches
+from pipeline.live.config import LiveConfig
 from pipeline.settings import Settings, load_settings
+from pipeline.training.live_clips import open_live
 from pipeline.training.stage import Job, make_network, run_job
 
 STILLS = ("msra10k", "coco", "voc")
 
 
-def open_sources(layout: Layout, model: Switches) -> list[ClipSource]:
+def open_sources(layout: Layout, model: Switches, live: LiveConfig) -> list[ClipMaker]:
     """Clips of every simulated set that holds any, shared by their numbers of videos.
 
     Args:
         layout: where things are.
         model: whether depth is read, and which.
+        live: whether clips are drawn from the stills instead, and how.
 
     Raises:
-        UserError: there is none at all.
+        UserError: there is none at all, or clips that are drawn are to have depth.
     """
-    sources = []
+    if live.use:
+        return [open_live(layout, live, model.depth, None)]
+    sources: list[ClipMaker] = []
     for name in STILLS:
         videos = open_simulated(layout.simulated(name))
         if videos.videos:
@@ -58,7 +65,7 @@ def run(settings: Settings, layout: Layout) -> None:
         layout: where things are.
     """
     params = settings.profile_params
-    folders = [f for name in STILLS for f in (layout.simulated(name), layout.depth(name))]
+    folders = [f for name in STILLS for f in (layout.simulated(name), layout.depth(name), layout.raw(name))]
     job = Job(
         name="pretrain",
         switches=settings.model,
@@ -68,12 +75,12 @@ def run(settings: Settings, layout: Layout) -> None:
         seed=settings.seed,
         device=pick_device(settings.runtime.device),
         workers=settings.runtime.workers,
-        inputs=tuple(fingerprint(folder) for folder in folders),
+        inputs=(digest(asdict(params.live)), *(fingerprint(folder) for folder in folders)),
         scratch=layout.scratch("pretrain"),
         model_path=layout.model("pretrain"),
         curves_path=layout.metrics / "pretrain.csv",
     )
-    run_job(job, make_network(job), open_sources(layout, settings.model))
+    run_job(job, make_network(job), open_sources(layout, settings.model, params.live))
 
 
 def main() -> None:

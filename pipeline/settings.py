@@ -15,6 +15,7 @@ from pipeline.core.runtime import check_device
 from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.hourglass.config import DepthConfig, HourglassConfig, TrainDepthConfig
 from pipeline.inference.config import InferConfig, InferSwitches
+from pipeline.live.config import LiveConfig
 from pipeline.sample.config import WorldConfig
 from pipeline.sources.config import DataConfig
 from pipeline.synthesis.config import SynthesisConfig
@@ -52,6 +53,7 @@ class ProfileParams:
         data: where each data set is taken from.
         render: whether the sample is rendered; a profile that takes nothing from it says false.
         synthesis: the simulated videos.
+        live: simulated videos that are drawn anew in training instead.
         hourglass: the depth network.
         train_depth: its training.
         depth: its use.
@@ -64,6 +66,7 @@ class ProfileParams:
     data: DataConfig
     render: bool
     synthesis: SynthesisConfig
+    live: LiveConfig
     hourglass: HourglassConfig
     train_depth: TrainDepthConfig
     depth: DepthConfig
@@ -74,7 +77,7 @@ class ProfileParams:
 
 
 # Sections of the file that `shared` may hold for all profiles; `training` is what pretrain and train have in common.
-SHARED = ("synthesis", "hourglass", "train_depth", "depth", "network", "training", "infer")
+SHARED = ("synthesis", "live", "hourglass", "train_depth", "depth", "network", "training", "infer")
 TRAININGS = ("pretrain", "train")
 
 

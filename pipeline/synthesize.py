@@ -6,7 +6,7 @@ reason, n): what was left out and why.
 
 Reads: data/${profile}/raw/${item}
 Writes: data/${profile}/simulated/${item}
-Params: shared.synthesis, profiles.${profile}.synthesis
+Params: shared.synthesis, profiles.${profile}.synthesis, profiles.${profile}.live.use
 Run: python -m pipeline.synthesize msra10k
 """
 
@@ -67,8 +67,7 @@ def run(dataset: str, config: SynthesisConfig, raw: Path, output: Path, scratch:
         raise UserError(f"no stills {dataset!r}; expected one of {', '.join(READERS)}; correct the command")
     files = _read_manifest(raw / "manifest.json")
     if not files:
-        with output_folder(output) as folder:
-            _write_tables(folder, [], [])
+        write_nothing(output)
         log(f"{dataset}: no source, no clips")
         return
     code = [file_digest(p) for p in sorted(Path(str(synthesis.__file__)).parent.glob("*.py"))]
@@ -85,6 +84,16 @@ def run(dataset: str, config: SynthesisConfig, raw: Path, output: Path, scratch:
             pass
         _collect(dataset, stills, shards, n_shards, output)
     shutil.rmtree(shards, ignore_errors=True)
+
+
+def write_nothing(output: Path) -> None:
+    """Write the output of a data set that gives no clips.
+
+    Args:
+        output: folder to write.
+    """
+    with output_folder(output) as folder:
+        _write_tables(folder, [], [])
 
 
 def _read_manifest(path: Path) -> list[dict[str, object]]:
@@ -231,6 +240,10 @@ def main() -> None:
     dataset = sys.argv[1]
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
+    if settings.profile_params.live.use:
+        write_nothing(layout.simulated(dataset))
+        log(f"{dataset}: clips are drawn anew in training (live.use), none are stored")
+        return
     run(
         dataset,
         settings.profile_params.synthesis,

@@ -1,43 +1,56 @@
-"""Train D-STM on real videos, from the pretrained weights.
+"""Train D-STM on real videos, with a share of clips drawn from stills beside them, from the pretrained weights.
 
 Reads: models/${profile}/pretrain.pt, data/${profile}/raw/davis, data/${profile}/raw/youtubevos,
-    data/${profile}/depth/davis, data/${profile}/depth/youtubevos
+    data/${profile}/depth/davis, data/${profile}/depth/youtubevos,
+    data/${profile}/raw/msra10k, data/${profile}/raw/coco, data/${profile}/raw/voc
 Writes: models/${profile}/dstm.pt, metrics/train.csv
-Params: seed, model, loss, shared.network, shared.training, profiles.${profile}.network,
-    profiles.${profile}.training, profiles.${profile}.train
+Params: seed, model, loss, shared.live, shared.network, shared.training, profiles.${profile}.live,
+    profiles.${profile}.network, profiles.${profile}.training, profiles.${profile}.train
 Run: python -m pipeline.launch pipeline.train
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.core.checkpoint import load_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.layout import Layout
 from pipeline.core.manifest import is_empty
-from pipeline.core.runtime import file_digest, fingerprint, log, pick_device, run_main
-from pipeline.datasets.clips import ClipSource
+from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, run_main
+from pipeline.datasets.clips import ClipMaker, ClipSource
 from pipeline.datasets.davis import open_davis
 from pipeline.datasets.depth_input import open_depth_input
 from pipeline.datasets.youtubevos import open_youtubevos
 from pipeline.dstm.checkpoint import KIND, load_weights
 from pipeline.dstm.config import Switches
+from pipeline.live.config import LiveConfig
 from pipeline.settings import Settings, load_settings
+from pipeline.training.config import TrainingConfig
+from pipeline.training.live_clips import READERS, open_live
 from pipeline.training.stage import Job, make_network, run_job
 
 
-def open_sources(layout: Layout, model: Switches, davis_share: float) -> list[ClipSource]:
-    """Clips of DAVIS and YouTube-VOS, whichever is there.
+def open_sources(layout: Layout, model: Switches, config: TrainingConfig, live: LiveConfig) -> list[ClipMaker]:
+    """Clips of DAVIS and YouTube-VOS, whichever is there, and of stills.
 
     Args:
         layout: where things are.
         model: whether depth is read, and which.
-        davis_share: share of the clips from DAVIS when both are there; 0: by numbers of videos.
+        config: `stills_share` of the clips come from stills, and `davis_share` of the others from DAVIS when both are
+            there; 0: by numbers of videos.
+        live: how clips are drawn from stills.
 
     Raises:
-        UserError: neither is there.
+        UserError: neither is there, or clips of stills are asked for without `live.use`.
     """
+    stills = config.stills_share
+    if stills and not live.use:
+        raise UserError(
+            f"train.stills_share is {stills} without live.use; expected clips of stills to be drawn in training; set "
+            f"profiles.{layout.profile}.live.use to true or stills_share to 0"
+        )
     found = []
     if not is_empty(layout.raw("davis")):
         found.append(("davis", open_davis(layout.raw("davis"), "train")))
@@ -48,9 +61,10 @@ def open_sources(layout: Layout, model: Switches, davis_share: float) -> list[Cl
             "neither DAVIS nor YouTube-VOS is there to train on; expected one at least; "
             f"set profiles.{layout.profile}.data.davis or .youtubevos to other than none"
         )
-    sources = []
+    sources: list[ClipMaker] = [open_live(layout, live, model.depth, stills)] if stills else []
     for name, videos in found:
-        share = davis_share if name == "davis" and davis_share and len(found) > 1 else None
+        fixed = name == "davis" and config.davis_share and len(found) > 1
+        share = config.davis_share * (1 - stills) if fixed else None
         depth = open_depth_input(layout.depth(name), model.depth_input, videos.videos) if model.depth else None
         sources.append(ClipSource(videos, depth, share, skips=True))
         log(f"{name}: {len(videos.videos)} videos")
@@ -72,6 +86,7 @@ def run(settings: Settings, layout: Layout) -> None:
     if not start_path.is_file():
         raise UserError(f"{start_path} does not exist; expected the pretrained weights; run the pretrain stage first")
     folders = [f for name in ("davis", "youtubevos") for f in (layout.raw(name), layout.depth(name))]
+    folders += [layout.raw(name) for name in READERS]
     job = Job(
         name="train",
         switches=settings.model,
@@ -81,14 +96,14 @@ def run(settings: Settings, layout: Layout) -> None:
         seed=settings.seed,
         device=pick_device(settings.runtime.device),
         workers=settings.runtime.workers,
-        inputs=(file_digest(start_path), *(fingerprint(folder) for folder in folders)),
+        inputs=(file_digest(start_path), digest(asdict(params.live)), *(fingerprint(folder) for folder in folders)),
         scratch=layout.scratch("train"),
         model_path=layout.model("dstm"),
         curves_path=layout.metrics / "train.csv",
     )
     network = make_network(job, awaits_weights=True)
     load_weights(network, load_checkpoint(start_path, KIND)["state_dict"], start_path)
-    run_job(job, network, open_sources(layout, settings.model, params.train.davis_share))
+    run_job(job, network, open_sources(layout, settings.model, params.train, params.live))
 
 
 def main() -> None:

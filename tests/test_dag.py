@@ -124,6 +124,7 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
         {"shared__synthesis__rotation": 1.0},
         {f"{stage}@{s}" for stage in ("synthesize", "depth") for s in STILLS} | TRAINED,
     ),
+    ({"shared__live__blur": 0.5}, TRAINED),
     ({"shared__depth__percentile_low": 1.0}, DEPTHS | TRAINED),
     ({"profiles__sample__train_depth__epochs": 1}, {"train_depth"} | DEPTHS | TRAINED),
     ({"profiles__sample__data__davis": "x"}, {"download@davis", "depth@davis", "train", *SCORED}),

@@ -94,7 +94,7 @@ def test_the_projects_own_file_is_accepted_whole() -> None:
         "profiles.paper.train.lr",
         "profiles.paper.training.batch",
         "shared.synthesis.shear",
-        "shared.training.clips.n_frames",
+        "shared.training.beta1",
         "profiles.sample.training.clips.augment.crop",
         "model.aspp",
         "profiles.sample.network.norm",

@@ -43,6 +43,8 @@ class TrainingConfig:
         skip_start: largest number of frames skipped between two of a clip in the first epoch.
         skip_end: the same in the last epoch; it grows linearly between.
         davis_share: share of the clips drawn from DAVIS where there are several sources; 0: by numbers of videos.
+        stills_share: share of the clips of main training that are drawn from stills (`live`) beside real videos;
+            pretraining draws all of its clips from stills.
         lovasz_weight: weight of the Lovász loss beside the cross-entropy.
         carried_weight: weight of an auxiliary cross-entropy on the masks carried by the attention (not in the paper).
         precision: `bf16` autocast or `fp32`.
@@ -66,6 +68,7 @@ class TrainingConfig:
     skip_start: int
     skip_end: int
     davis_share: float
+    stills_share: float
     lovasz_weight: float
     carried_weight: float
     precision: Literal["bf16", "fp32"]
@@ -83,7 +86,8 @@ class TrainingConfig:
             raise UserError(f"training: lr is {self.lr}; expected more than 0; correct params.yaml")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"training: ema_decay is {self.ema_decay}; expected a number in [0, 1)")
-        if not 0 <= self.davis_share < 1:
-            raise UserError(
-                f"training: davis_share is {self.davis_share}; expected a number in [0, 1); correct params.yaml"
-            )
+        for name in ("davis_share", "stills_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"training: {name} is {getattr(self, name)}; expected a number in [0, 1); correct params.yaml"
+                )

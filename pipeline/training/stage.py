@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline.core.checkpoint import save_checkpoint
 from pipeline.core.files import write_text
 from pipeline.core.processes import join_processes
 from pipeline.core.runtime import digest, log, scratch_lock, seed_everything
-from pipeline.datasets.clips import ClipDataset, ClipSource
+from pipeline.datasets.clips import ClipDataset, ClipMaker
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import NetworkConfig, Switches, to_plain
 from pipeline.dstm.network import DSTM
@@ -74,7 +75,7 @@ def make_network(job: Job, awaits_weights: bool = False) -> DSTM:
     return network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def run_job(job: Job, network: DSTM, sources: list[ClipSource]) -> None:
+def run_job(job: Job, network: DSTM, sources: Sequence[ClipMaker]) -> None:
     """Train and write the checkpoint and the curves; resumes what an interrupted run left.
 
     Args:

@@ -33,6 +33,7 @@ TRAINING = TrainingConfig(
     skip_start=0,
     skip_end=1,
     davis_share=0.0,
+    stills_share=0.0,
     lovasz_weight=1.0,
     carried_weight=0.0,
     precision="fp32",

@@ -1,0 +1,1 @@
+"""Clips laid together from segmented stills while training runs."""
