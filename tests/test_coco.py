@@ -141,9 +141,9 @@ def test_coco_refuses(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "cannot be understood" in fault(b"[1]")
-    assert "cannot be understood" in fault(b"{")
-    assert "cannot be understood" in fault(b'{"images": [], "annotations": [{}]}')
+    assert "cannot be interpreted" in fault(b"[1]")
+    assert "cannot be interpreted" in fault(b"{")
+    assert "cannot be interpreted" in fault(b'{"images": [], "annotations": [{}]}')
     assert "lacks 1 images" in fault(_coco([(3, 1, 0, whole)]), images=2)
     assert "no image with an object" in fault(_coco([]))
     (tmp_path / "annotations_trainval2017.zip").unlink()
@@ -159,10 +159,10 @@ def test_coco_names_the_annotation_that_cannot_be_drawn(tmp_path: Path) -> None:
         ({"size": [H, W]}, "no 'counts' in it"),
         ({"size": [H, W], "counts": [10, 20, 30]}, "its run lengths add up to 60 pixels, not 64x48"),
         ({"size": [H, W], "counts": [0, area + 1]}, f"its run lengths add up to {area + 1} pixels"),
-        ({"size": [H, W], "counts": [-5, area + 5]}, "its run lengths are not a list of whole numbers"),
-        ({"size": [H, W], "counts": [10.5, 20]}, "its run lengths are not a list of whole numbers"),
+        ({"size": [H, W], "counts": [-5, area + 5]}, "its run lengths are not a list of integers"),
+        ({"size": [H, W], "counts": [10.5, 20]}, "its run lengths are not a list of integers"),
         ({"size": [H, W], "counts": [2**62, 2**62, 2**62]}, "its run lengths add up to"),
-        ({"size": [H, W], "counts": [2**80, 5]}, "its run lengths are not a list of whole numbers"),
+        ({"size": [H, W], "counts": [2**80, 5]}, "its run lengths are not a list of integers"),
         ({"size": [H, W], "counts": "abc"}, "its compressed run lengths are damaged"),
         ({"size": [H, W], "counts": "PPPPPPPPPPPPPPPP"}, "its compressed run lengths are damaged"),
         ({"size": [H, W], "counts": "0\n"}, "its compressed run lengths are damaged"),

@@ -128,7 +128,7 @@ def test_refuses_damaged_and_ambiguous_archives(davis_raw: Path) -> None:
 def test_refuses_a_first_mask_without_object(tmp_path: Path) -> None:
     files = davis_files({"a": make_toy(2, 0)}, {"2017/train": ["a"]})
     source = open_davis(write_zip(tmp_path / NAME, files), "train")
-    with pytest.raises(UserError, match="holds no object"):
+    with pytest.raises(UserError, match="has no object"):
         len(source.videos[0].first_seen)
 
 

@@ -216,7 +216,7 @@ def test_unfit_inputs(tmp_path: Path) -> None:
     arguments = set_up(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         infer.run(**{**arguments, "weights": tmp_path / "none.pt"})
-    with pytest.raises(UserError, match="holds no depth map"):
+    with pytest.raises(UserError, match="contains no depth map"):
         infer.run(**{**arguments, "depth": tmp_path / "nowhere"})
     with pytest.raises(UserError, match="test-dev"):
         infer.run(**{**arguments, "config": replace(CONFIG, split="test-dev")})

@@ -77,7 +77,7 @@ def test_refuses(tmp_path: Path, files: dict[str, bytes]) -> None:
         source.read("val-7", "00000")
     with pytest.raises(UserError, match="is 63x48, its frame 64x48"):
         source.read("val-7", "00001")
-    with pytest.raises(UserError, match="train/ and val/ beside each other"):
+    with pytest.raises(UserError, match="train/ and val/ in one folder"):
         open_rgbd(write_folder(tmp_path / "d", {f"{p}{n}": d for n, d in files.items() for p in ("a/", "")}), "val")
     with pytest.raises(UserError, match=r"holds .*jpg and x\.h5; expected pictures or HDF5"):
         open_rgbd(write_folder(tmp_path / "e", files | {"x.h5": b""}), "val")
@@ -102,8 +102,8 @@ def test_a_tenth_of_the_videos_is_held_out(tmp_path: Path, root: str, capsys: py
     assert len(open_rgbd(raw, "val").frames()) == 4
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
-        "any.zip gives no validation split: 22 of 24 videos to train on",
-        "any.zip gives no validation split: 2 of 24 videos held out to judge",
+        "any.zip has no validation split: 22 of 24 videos to train on",
+        "any.zip has no validation split: 2 of 24 videos held out for validation",
     ]
 
 
@@ -212,7 +212,7 @@ def test_one_hdf5_file_for_all_gives_its_last_tenth(tmp_path: Path, capsys: pyte
     raw = write_folder(tmp_path / "data", {"all.h5": h5(video(25))})
     assert [i for _, i in open_rgbd(raw, "train").frames()] == [f"{i:05d}" for i in range(23)]
     assert [i for _, i in open_rgbd(raw, "val").frames()] == ["00023", "00024"]
-    assert "the last 2 of 25 frames held out to judge" in capsys.readouterr().out
+    assert "the last 2 of 25 frames held out for validation" in capsys.readouterr().out
     one = write_folder(tmp_path / "one", {"all.h5": h5(video(1))})
     with pytest.raises(UserError, match="a single frame"):
         open_rgbd(one, "train")
@@ -236,7 +236,7 @@ def test_hdf5_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 HDF5 files are in neither list and left out" in capsys.readouterr().out
     alone = split({"val": "tum/v0_0.jpg.h5\n"}, "alone")
     assert alone["val"] == ["v0_0.jpg.h5"] and len(alone["train"]) == 5
-    with pytest.raises(UserError, match=r"val\.txt names tum/v9_0\.jpg\.h5; expected a file beside or below the list"):
+    with pytest.raises(UserError, match=r"val\.txt names tum/v9_0\.jpg\.h5; expected a file in or below the list"):
         split({"train": "tum/v0_0.jpg.h5", "val": "tum/v9_0.jpg.h5"}, "absent")
     with pytest.raises(UserError, match=r"both lists name set/tum/v0_0\.jpg\.h5"):
         split({"train": "tum/v0_0.jpg.h5", "val": "tum/v0_0.jpg.h5"}, "twice")
@@ -297,15 +297,15 @@ def test_hdf5_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     refused("a", {"train/1.h5": h5(published()), "train/2.h5": whole, "val/1.h5": h5(published())}, "no data set gt/im")
     refused("b", {"train/1.h5": whole, "train/2.h5": h5(published()), "val/3.h5": whole}, "2.h5 has no data set rgb")
     refused("c", {"train/1.h5": whole, "2.h5": whole}, r"has 2\.h5 and files in train/ or val/ elsewhere")
-    refused("d", {"a/train/1.h5": whole, "b/val/1.h5": whole}, "expected all of them in train/ and val/ beside")
-    refused("e", {"x.h5": h5(published()), "y.h5": h5(published())}, r"x\.h5 holds a frame but has no number")
+    refused("d", {"a/train/1.h5": whole, "b/val/1.h5": whole}, "expected all of them in train/ and val/ of one")
+    refused("e", {"x.h5": h5(published()), "y.h5": h5(published())}, r"x\.h5 contains a frame but has no number")
     refused("f", {"x.h5": whole, "x.hdf5": whole}, r"x\.hdf5 is a second file for the video x")
     refused(
         "g",
         {"x.h5": whole[: len(whole) // 2], "y.h5": whole},
-        r"x\.h5 is no readable HDF5 file \(.*truncated.*\);",
+        r"x\.h5 is not a readable HDF5 file \(.*truncated.*\);",
     )
-    refused("h", {"x.h5": b"text", "y.h5": whole}, r"x\.h5 is no readable HDF5 file")
+    refused("h", {"x.h5": b"text", "y.h5": whole}, r"x\.h5 is not a readable HDF5 file")
     with pytest.raises(UserError, match=r"x\.h5 is compressed; expected videos to be stored"):
         open_rgbd(placed(tmp_path, {"x.h5": whole}, "deflated zip"), "train")
 
@@ -351,4 +351,4 @@ def test_a_folder_of_hdf5_is_brought_in_and_trained_on(tmp_path: Path, capsys: p
     figures = json.loads(metrics.read_text())
     assert load_hourglass(model).config == NETWORK
     assert figures["frames"] == 2 and figures["pairs"] > 0 and figures["si_rmse"] > 0
-    assert "mannequin.zip gives no validation split: 10 of 11 videos to train on" in capsys.readouterr().out
+    assert "mannequin.zip has no validation split: 10 of 11 videos to train on" in capsys.readouterr().out

@@ -46,5 +46,5 @@ def test_depth_maps(tmp_path: Path) -> None:
     np.testing.assert_allclose(depth, toy.depths[4], atol=1 / 65535)
     with pytest.raises(UserError, match=r"c/00000\.png"):
         maps.read("c", "00000")
-    with pytest.raises(UserError, match="holds no depth map"):
+    with pytest.raises(UserError, match="contains no depth map"):
         DepthMaps(tmp_path / "nowhere")

@@ -47,7 +47,7 @@ def test_late_objects_from_any_container(tmp_path: Path, files: dict[str, bytes]
 
 
 def test_frames_between_annotations_and_valid_split(tmp_path: Path) -> None:
-    """All frames are listed; masks exist only where objects first appear; other splits lie beside."""
+    """All frames are listed; masks exist only where objects first appear; there are other splits, too."""
     toy = _late(make_toy(6, 2))
     files = youtubevos_files({"v": toy}, {"v": {"1": ["00000"], "2": ["00010"]}}, root="valid/")
     kept = {n: d for n, d in files.items() if "Annotations" not in n or n.endswith(("00000.png", "00010.png"))}
@@ -89,9 +89,9 @@ def test_refuses_what_is_missing(tmp_path: Path, files: dict[str, bytes]) -> Non
 
     meta = json.loads(files["train/meta.json"])
     assert "meta.json" in fault({"train/meta.json": None})
-    assert "cannot be understood" in fault({"train/meta.json": b"{"})
-    assert "cannot be understood" in fault({"train/meta.json": b'{"videos": {"v": {}}}'})
-    assert "names no video" in fault({"train/meta.json": b'{"videos": {}}'})
+    assert "cannot be interpreted" in fault({"train/meta.json": b"{"})
+    assert "cannot be interpreted" in fault({"train/meta.json": b'{"videos": {"v": {}}}'})
+    assert "lists no video" in fault({"train/meta.json": b'{"videos": {}}'})
     assert "00b2" in fault({n: None for n in files if "JPEGImages/00b2" in n})
     assert "object 1 has no mask" in fault({n: None for n in files if "Annotations/00b2" in n})
     assert "mask 00099.png has no frame" in fault({"train/Annotations/00b2/00099.png": b""})

@@ -1,1 +1,1 @@
-"""Readers of the published layouts, one clip type, clip sampling and joint augmentation."""
+"""Readers of the published layouts, training clips, and joint augmentation."""

@@ -1,4 +1,4 @@
-"""Videos read frame by frame from an archive: what DAVIS, YouTube-VOS and the simulated clips have in common."""
+"""Videos read frame by frame from an archive; used for DAVIS, YouTube-VOS and the simulated clips."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class ArchiveVideos:
 
     Args:
         name: name of the set.
-        archive: where the files lie.
+        archive: that holds the files.
         frames: folder of the frames inside the archive.
         masks: folder of the masks inside the archive.
         listing: video name -> (frame ids, annotated frame ids), in the order of the split.
-        first_seen: video name -> (object id -> frame id) where the set tells it; otherwise the objects are those of
-            the first mask, decoded when they are first asked for.
+        first_seen: video name -> (object id -> frame id), if the data set lists them; otherwise the objects are those
+            of the first mask, which is decoded when they are first needed.
         merge: all objects become object 1.
     """
 
@@ -41,7 +41,7 @@ class ArchiveVideos:
     ) -> None:
         self.name = name
         self._archive, self._frames, self._masks, self._merge = archive, frames, masks, merge
-        self._checked: set[tuple[str, str]] = set()  # masks whose size was held against their frame's
+        self._checked: set[tuple[str, str]] = set()  # masks whose size has been compared with their frame's
         self.videos = tuple(
             Video(video, ids, annotated, first_seen[video] if first_seen else self._in_first_mask(video, annotated[0]))
             for video, (ids, annotated) in listing.items()
@@ -88,7 +88,7 @@ class ArchiveVideos:
             ids = object_ids(self._read_mask(video, frame_id))
             if not ids:
                 raise UserError(
-                    f"{self._archive.path}: {self._masks}/{video}/{frame_id}.png holds no object; expected the objects "
+                    f"{self._archive.path}: {self._masks}/{video}/{frame_id}.png has no object; expected the objects "
                     "in the first mask; replace it or leave the sequence out"
                 )
             return dict.fromkeys(ids, frame_id)
@@ -97,7 +97,7 @@ class ArchiveVideos:
 
 
 def _image_size(data: bytes, name: str) -> tuple[int, int]:
-    """Height and width of a frame as displayed (EXIF orientation applied), from its header alone."""
+    """Height and width of a frame as displayed (EXIF orientation applied), from its header."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size

@@ -1,4 +1,4 @@
-"""MSCOCO: images with instance masks as polygons or run lengths; also sets of one's own in that format."""
+"""MSCOCO: images with instance masks as polygons or run lengths; also for your own data in that format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ANNOTATIONS = "instances_train2017.json"
 
 
 class _Entry(NamedTuple):
-    """One image: where it lies, its size, and its segmentations as the file gives them."""
+    """One image: its file, its size, and its segmentations as the file gives them."""
 
     archive: Archive
     member: str
@@ -65,10 +65,10 @@ class _Coco:
 
 
 def open_coco(raw: Path) -> StillSource:
-    """Open COCO train2017, or a set of one's own: the images with at least one object that is neither crowd nor stuff.
+    """Open COCO train2017, or your own data: the images with at least one object that is neither crowd nor stuff.
 
     Stuff is a category whose `isthing` is 0, or one of the published stuff categories (by id and `supercategory`).
-    A line of the log says how many annotations were left out, and why.
+    One log line says how many annotations were left out, and why.
 
     `counts` of the source: images, images_left_out (without such an object), instances, crowds (void), and annotations
     left out: stuff, degenerate (polygons of fewer than three points), without_segmentation (none, or an empty one),
@@ -122,7 +122,7 @@ def _find_annotations(archives: Sequence[Archive], raw: Path) -> tuple[Archive, 
 
 
 def _unlike_coco(where: str, error: Exception) -> UserError:
-    found = f"{where} cannot be understood ({error!r})"
+    found = f"{where} cannot be interpreted ({error!r})"
     return UserError(f"{found}; expected COCO's detection format; replace the file")
 
 
@@ -146,10 +146,10 @@ class _Files:
                 self._by_base.setdefault(name.rsplit("/", 1)[-1], []).append((archive, name))
 
     def find(self, file_name: str) -> tuple[Archive, str] | None:
-        """Where an image lies; folders in its name only decide between several files, for archives name them freely.
+        """The file of an image; folders in its name only decide between several files, as archives differ in them.
 
         Raises:
-            UserError: several files that it may be.
+            UserError: several files match.
         """
         path = file_name.replace("\\", "/")
         found = self._by_base.get(path.rsplit("/", 1)[-1], [])
@@ -166,7 +166,7 @@ class _Files:
 def _locate(
     images: Sequence[Mapping[str, Any]], index: AnnotationIndex, files: _Files
 ) -> tuple[dict[str, _Entry], list[str]]:
-    """Entries of the images that show an object, by image id ("000000142238"), and names of files that are nowhere."""
+    """Entries of the images that show an object, by image id ("000000142238"), and names of files that do not exist."""
     entries: dict[str, _Entry] = {}
     missing = []
     for image in images:

@@ -9,7 +9,7 @@ from pipeline.core.errors import UserError
 from pipeline.datasets.coco_segmentation import MIN_POLYGON, find_fault
 
 _KINDS = ("instances", "crowds", "stuff", "degenerate", "without_segmentation", "without_image")
-_STUFF_IDS = range(92, 184)  # of the published stuff annotations, which carry no `isthing`
+_STUFF_IDS = range(92, 184)  # of the published stuff annotations, which have no `isthing`
 _STUFF_GROUPS = {
     "textile", "building", "raw-material", "furniture-stuff", "floor", "food-stuff", "water", "ground", "sky", "plant",
     "structural", "window", "wall", "ceiling", "solid", "other",
@@ -26,7 +26,7 @@ class AnnotationIndex:
     Attributes:
         objects: image id -> segmentations of its objects.
         crowds: image id -> segmentations of its crowds.
-        counts: what was taken, and what was left out.
+        counts: how many were used, and how many left out.
         stuff: names of the stuff categories that were left out.
 
     Raises:
@@ -63,7 +63,7 @@ class AnnotationIndex:
             )
 
     def _add(self, annotation: Mapping[str, Any], image: Mapping[str, Any]) -> str | None:
-        """Take an annotation; returns what keeps its segmentation from being drawn."""
+        """Add an annotation; returns why its segmentation cannot be drawn, or None."""
         segmentation = annotation["segmentation"]
         if isinstance(segmentation, list):
             polygons = [segmentation] if isinstance(segmentation[0], int | float) else segmentation
@@ -79,7 +79,7 @@ class AnnotationIndex:
         return fault
 
     def left_out(self) -> str:
-        """What was left out and why, for the log; empty where nothing was."""
+        """What was left out and why, for the log; empty if nothing was."""
         names = sorted(self.stuff)
         listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         reasons = {

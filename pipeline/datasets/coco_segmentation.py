@@ -13,7 +13,7 @@ MIN_POLYGON = 6  # coordinates of a triangle
 
 
 def find_fault(segmentation: Any, height: int, width: int) -> str | None:
-    """What keeps a segmentation from being drawn, or None.
+    """Why a segmentation cannot be drawn; None if it can.
 
     Args:
         segmentation: polygons (a list of lists of x, y, x, y, ...), or `{"size": [H, W], "counts": ...}` whose counts
@@ -33,10 +33,10 @@ def find_fault(segmentation: Any, height: int, width: int) -> str | None:
 
 
 def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """The mask of a segmentation in which `find_fault` finds nothing, bool H,W.
+    """The mask of a segmentation for which `find_fault` returns None, bool H,W.
 
-    Run lengths alternate between background and object, down the columns, and begin with background. A last run of
-    background may be left out, as some writers do.
+    Run lengths alternate between background and object, column by column, and start with background. The last run of
+    background may be missing, as some programs omit it.
     """
     if isinstance(segmentation, list):
         parts = coco_mask.frPyObjects(segmentation, height, width)
@@ -70,7 +70,7 @@ def _read_runs(segmentation: dict[str, Any], height: int, width: int) -> NDArray
     counts = segmentation["counts"]
     runs = _decompress(counts) if isinstance(counts, str | bytes) else np.array(counts)
     if runs.ndim != 1 or runs.dtype.kind not in "iu" or (runs < 0).any():
-        raise ValueError("its run lengths are not a list of whole numbers from 0 on")
+        raise ValueError("its run lengths are not a list of integers from 0 on")
     missing = height * width - int(np.minimum(runs, height * width + 1).sum())
     if missing < 0 or (missing and len(runs) % 2):
         raise ValueError(f"its run lengths add up to {height * width - missing} pixels, not {width}x{height}")

@@ -1,4 +1,4 @@
-"""DAVIS 2016 and 2017, straight from the published archive."""
+"""DAVIS 2016 and 2017, read directly from the published archive."""
 
 from __future__ import annotations
 

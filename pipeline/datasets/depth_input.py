@@ -1,4 +1,4 @@
-"""What the network is given as depth: the estimate, or a control that tells depth from one more input channel."""
+"""The depth that the network gets: the estimate, or a control that keeps the input channel but not the depth."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ DepthKind = Literal["estimated", "constant", "shuffled", "other_video", "luminan
 
 
 class DepthInput:
-    """Depth as the network sees it (`model.depth_input`).
+    """Depth as the network gets it (`model.depth_input`).
 
-    `estimated` is the depth stage's map. The controls keep the input channel and take the depth out of it: `constant`
-    is 0.5 everywhere; `shuffled` is the frame's own map with its pixels in a random order, so that its histogram
-    stays and its geometry goes; `other_video` is the map of the same moment of the next video of the set, plausible
-    depth of another scene; `luminance` is the frame's own brightness, which adds nothing to RGB.
+    `estimated` is the depth stage's map. The controls keep the input channel but remove the depth: `constant`
+    is 0.5 everywhere; `shuffled` is the frame's own map with its pixels in random order, which keeps its histogram but
+    not its geometry; `other_video` is the map of the same moment in the next video of the data set, plausible depth of
+    another scene; `luminance` is the frame's own brightness, which adds nothing to RGB.
 
     Args:
-        maps: the set's depth maps; may be None where `kind` needs none.
+        maps: the depth maps of the data set; may be None if `kind` needs none.
         kind: which of them.
-        videos: the set's videos, for `other_video`.
+        videos: of the data set, for `other_video`.
     """
 
     def __init__(self, maps: DepthMaps | None, kind: DepthKind, videos: Sequence[Video]) -> None:
@@ -38,12 +38,12 @@ class DepthInput:
         self._next = dict(zip((v.name for v in videos), [*videos[1:], *videos[:1]], strict=True))
         if kind == "other_video" and len(videos) < 2:
             raise UserError(
-                f"model.depth_input is other_video, but the set holds {len(videos)} video; expected at least 2; "
+                f"model.depth_input is other_video, but the data set has {len(videos)} video; expected at least 2; "
                 f"choose another of {', '.join(get_args(DepthKind))}"
             )
 
     def read(self, video: Video, frame_id: str, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Depth that goes with a frame.
+        """The depth of a frame.
 
         Args:
             video: the video.
@@ -51,7 +51,7 @@ class DepthInput:
             rgb: uint8 H,W,3, the frame itself.
 
         Returns:
-            float32 h,w in [0, 1]; of the frame's size, unless the depth stage's map is not.
+            float32 h,w in [0, 1]; of the frame's size if the depth stage's map is.
 
         Raises:
             UserError: no map of the frame, or an unreadable one.
@@ -75,11 +75,11 @@ class DepthInput:
 
 
 def open_depth_input(folder: Path, kind: DepthKind, videos: Sequence[Video]) -> DepthInput:
-    """Depth for a set of videos; the depth stage's shards are opened only where `kind` needs them.
+    """Depth for the videos of a data set; the depth stage's shards are opened only if `kind` needs them.
 
     Args:
-        folder: the set's shards of depth maps.
+        folder: the data set's shards of depth maps.
         kind: `model.depth_input`.
-        videos: the set's videos.
+        videos: of the data set.
     """
     return DepthInput(None if kind in ("constant", "luminance") else DepthMaps(folder), kind, videos)

@@ -1,4 +1,4 @@
-"""Depth maps as the depth stage writes them."""
+"""Depth maps written by the depth stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DepthMaps:
     """Depth maps of one data set: shards with members `<video>/<frame id>.png`, 16-bit; safe across threads.
 
     Args:
-        folder: where the shards lie (`data/<profile>/depth/<dataset>`).
+        folder: of the shards (`data/<profile>/depth/<dataset>`).
 
     Raises:
         UserError: the folder holds no depth map.
@@ -26,7 +26,9 @@ class DepthMaps:
         self._folder = folder
         self._archive = open_shards(folder)
         if not self._archive.names():
-            raise UserError(f"{folder} holds no depth map; expected shard-*.zip; run the depth stage of this data set")
+            raise UserError(
+                f"{folder} contains no depth map; expected shard-*.zip; run the depth stage of this data set"
+            )
 
     def read(self, video_name: str, frame_id: str) -> NDArray[np.float32]:
         """Normalised inverse depth of a frame.
@@ -40,7 +42,7 @@ class DepthMaps:
         member = f"{video_name}/{frame_id}.png"
         if not self._archive.has(member):
             raise UserError(
-                f"{self._folder} has no depth map {member}; expected one for every frame; run the depth stage of this "
-                "data set again"
+                f"{self._folder} has no depth map {member}; expected one for every frame; rerun the depth stage of "
+                "this data set"
             )
         return decode_depth(self._archive.read(member), f"{self._folder}: {member}")

@@ -1,4 +1,4 @@
-"""Where a published data set lies: which file holds it, and under which folder inside."""
+"""Find a published data set: the file that holds it, and the folder inside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def list_archives(raw: Path) -> list[Path]:
-    """Archives lying directly in a folder, or the path itself where it is a file; sorted.
+    """Archives directly in a folder, sorted; or the path itself if it is a file.
 
     Raises:
         UserError: `raw` does not exist.
@@ -31,11 +31,12 @@ def open_published(raw: Path, published: Sequence[str]) -> Archive:
     """Open the archive that holds a data set.
 
     Args:
-        raw: an archive, an extracted data set, or a folder in which archives lie.
-        published: names under which the set is published; the first one present wins over other archives.
+        raw: an archive, an extracted data set, or a folder with archives in it.
+        published: names under which the data set is published; the first one that exists is preferred to other
+            archives.
 
     Returns:
-        That archive; the only archive in `raw` whatever its name; `raw` itself where it holds no archive.
+        That archive; or the only archive in `raw`, whatever its name; or `raw` itself if it contains no archive.
 
     Raises:
         UserError: `raw` does not exist, or holds several archives none of which has a published name.
@@ -53,7 +54,7 @@ def open_published(raw: Path, published: Sequence[str]) -> Archive:
 
 
 def find_root(archive: Archive, member: str) -> str:
-    """Folder inside an archive ("" or "DAVIS/") under which `member` lies.
+    """Folder inside an archive ("" or "DAVIS/") that contains `member`.
 
     Raises:
         UserError: no file ends in `member`, or several folders hold one.
@@ -72,15 +73,17 @@ def read_names(archive: Archive, member: str) -> list[str]:
     """Lines of a split file, each name once.
 
     Raises:
-        UserError: missing file, no UTF-8 text, or no name in it.
+        UserError: the file is missing, not UTF-8 text, or empty.
     """
     try:
         lines = archive.read(member).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        raise UserError(f"{archive.path}: {member} is no text; expected one name a line; replace the file") from None
+        raise UserError(
+            f"{archive.path}: {member} is not a text file; expected one name per line; replace the file"
+        ) from None
     names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not names:
-        raise UserError(f"{archive.path}: {member} is empty; expected one name a line; choose another split")
+        raise UserError(f"{archive.path}: {member} is empty; expected one name per line; choose another split")
     return names
 
 

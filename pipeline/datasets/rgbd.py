@@ -36,7 +36,7 @@ class RgbdSource:
         self._videos = videos
 
     def frames(self) -> list[tuple[str, str]]:
-        """Video and frame id of every frame: video after video, in the order of time."""
+        """Video and frame id of every frame: video by video, in temporal order."""
         return [(video, frame_id) for video, frames in self._videos.items() for frame_id in frames]
 
     def read(self, video: str, frame_id: str) -> RgbdFrame:
@@ -53,8 +53,8 @@ def open_rgbd(raw: Path, split: str) -> RgbdSource:
 
     Args:
         raw: a folder holding `mannequin.zip`, such an archive, or an extracted folder.
-        split: "train" or "val". Where the data names no validation split, "val" is what `held_out` gives, "train" the
-            rest, and a line says so.
+        split: "train" or "val". If the data has no validation split, "val" is what `held_out` returns and "train" the
+            rest, and a log line says so.
 
     Raises:
         UserError: no frame of that split, a frame without depth, or HDF5 files of another layout.
@@ -78,30 +78,30 @@ def open_rgbd(raw: Path, split: str) -> RgbdSource:
 def held_out(videos: list[str]) -> set[str]:
     """A tenth of the videos, at least one: those whose names have the smallest SHA-256.
 
-    So the choice depends on nothing but the names, and a video more or less changes it by one at most.
+    So the choice depends only on the names, and adding or removing a video changes it by at most one.
     """
     ordered = sorted(videos, key=lambda name: hashlib.sha256(name.encode()).digest())
     return set(ordered[: max(1, round(_HELD_OUT * len(videos)))])
 
 
 def _divided(path: Path, videos: Videos, split: str) -> Splits:
-    """A validation split made from data that has none: whole videos, or the end of the only one."""
+    """A validation split for data that has none: some of the videos, or the end of the only one."""
     if len(videos) > 1:
         chosen = held_out(list(videos))
         parts = {
             "train": {name: frames for name, frames in videos.items() if name not in chosen},
             "val": {name: frames for name, frames in videos.items() if name in chosen},
         }
-        said = f"{len(parts[split])} of {len(videos)} videos"
+        part = f"{len(parts[split])} of {len(videos)} videos"
     else:
         ((name, frames),) = videos.items()
         if len(frames) < 2:
             raise UserError(f"{path} has a single frame and no validation split; expected more frames; add some")
         start = len(frames) - max(1, round(_HELD_OUT * len(frames)))
         parts = {"train": {name: dict(list(frames.items())[:start])}, "val": {name: dict(list(frames.items())[start:])}}
-        said = f"the {'first' if split == 'train' else 'last'} {len(parts[split][name])} of {len(frames)} frames"
-    purpose = "to train on" if split == "train" else "held out to judge"
-    log(f"{path.name} gives no validation split: {said} {purpose}")
+        part = f"the {'first' if split == 'train' else 'last'} {len(parts[split][name])} of {len(frames)} frames"
+    purpose = "to train on" if split == "train" else "held out for validation"
+    log(f"{path.name} has no validation split: {part} {purpose}")
     return parts
 
 
@@ -111,8 +111,8 @@ def _picture_videos(archive: Archive) -> Splits:
     names = {root: Path(root).name if Path(root).name in ("train", "val") else "" for root, _, _ in found}
     bases = {root.removesuffix(f"{split}/") if split else root for root, split in names.items()}
     if len(bases) > 1 or ("" in names.values() and len(names) > 1):
-        places = ", ".join(root or "." for root in sorted(names))
-        raise UserError(f"{archive.path} has videos in {places}; expected train/ and val/ beside each other; move them")
+        folders = ", ".join(root or "." for root in sorted(names))
+        raise UserError(f"{archive.path} has videos in {folders}; expected train/ and val/ in one folder; move them")
     splits: Splits = {}
     for root, video, frame_id in found:
         depth_name = f"{root}{video}/depth/{frame_id}.png"

@@ -16,8 +16,8 @@ class RgbdFrame(NamedTuple):
 
     Attributes:
         rgb: uint8 H,W,3.
-        depth: float32 H,W, distance in scene units (large is far); 0 where unknown.
-        instances: uint8 H,W object ids, or None where the set has none.
+        depth: float32 H,W, distance in scene units (large is far); 0 if unknown.
+        instances: uint8 H,W object ids, or None if the data set has none.
     """
 
     rgb: NDArray[np.uint8]
@@ -26,20 +26,20 @@ class RgbdFrame(NamedTuple):
 
 
 Videos = dict[str, dict[str, Callable[[], RgbdFrame]]]
-"""Video -> frame id -> what reads that frame, in the order of time."""
+"""Video -> frame id -> a function that reads the frame; frames in temporal order."""
 
 Splits = dict[str, Videos]
-"""`train`, `val`, or `""` where the data says nothing of a split -> its videos."""
+"""`train`, `val`, or `""` if the data names no split -> its videos."""
 
 
 def of_one_size(name: str, frame: RgbdFrame, depth_name: str, ids_name: str) -> RgbdFrame:
-    """The frame, if depth and instances have the size of its colours.
+    """Check that depth and instances have the size of the RGB image, and return the frame.
 
     Args:
-        name: What the frame lies in, for the error.
+        name: The archive, for the error.
         frame: The frame.
-        depth_name: What its depth is called there.
-        ids_name: What its instances are called there.
+        depth_name: Name of the depth there, for the error.
+        ids_name: Name of the instances there, for the error.
 
     Raises:
         UserError: They have another size.

@@ -31,11 +31,11 @@ def hdf5_videos(archive: Archive, members: list[str]) -> Splits:
     """The videos of HDF5 files.
 
     Args:
-        archive: where they lie.
+        archive: that holds them.
         members: their names, at least one.
 
     Raises:
-        UserError: files of another layout, lists that do not fit the files, or train and val folders at several places.
+        UserError: files of another layout, lists that do not fit the files, or train and val folders in several places.
     """
     paths = _listed(archive, members) or _in_folders(archive, members)
     sources = locate(archive, members)
@@ -44,7 +44,7 @@ def hdf5_videos(archive: Archive, members: list[str]) -> Splits:
 
 
 def _of_videos(files: dict[str, str], sources: dict[str, Hdf5File]) -> Videos:
-    """Every file a video, named by its path."""
+    """Each file is a video, named by its path."""
     videos: Videos = {}
     for member, path in files.items():
         source, video = sources[member], str(PurePosixPath(path).with_suffix(""))
@@ -55,9 +55,9 @@ def _of_videos(files: dict[str, str], sources: dict[str, Hdf5File]) -> Videos:
 
 
 def _of_frames(files: dict[str, str], sources: dict[str, Hdf5File]) -> Videos:
-    """Every file a frame of the video that its name begins with, or whose folder it lies in; in the order of numbers.
+    """Each file is a frame; its video is the start of its name, or its folder. Frames are sorted by number.
 
-    The published numbers are microseconds of differing length, which an order of names would mix up.
+    The published numbers are microseconds with different numbers of digits, so sorting by name would be wrong.
     """
     found: dict[str, list[tuple[int, str, str]]] = {}
     for member, path in files.items():
@@ -65,7 +65,7 @@ def _of_frames(files: dict[str, str], sources: dict[str, Hdf5File]) -> Videos:
         match = _FRAME_NAME.fullmatch(file.stem)
         if match is None:
             raise UserError(
-                f"{sources[member].name} holds a frame but has no number; expected <video>_<number>.h5 or <video>/"
+                f"{sources[member].name} contains a frame but has no number; expected <video>_<number>.h5 or <video>/"
                 "<number>.h5; rename it"
             )
         folder = "" if str(file.parent) == "." else str(file.parent)
@@ -78,7 +78,7 @@ def _of_frames(files: dict[str, str], sources: dict[str, Hdf5File]) -> Videos:
 
 
 def _in_folders(archive: Archive, members: list[str]) -> dict[str, dict[str, str]]:
-    """Split -> member -> its path inside the split's folder; or one split "" where no folder is called train or val."""
+    """Split -> member -> its path inside the split's folder; or one split "" if no folder is called train or val."""
     parts = {name: name.split("/") for name in members}
     depths = {name: next((i for i, part in enumerate(p[:-1]) if part in _SPLITS), -1) for name, p in parts.items()}
     bases = {"/".join(parts[name][:i]) if i >= 0 else None for name, i in depths.items()}
@@ -89,7 +89,7 @@ def _in_folders(archive: Archive, members: list[str]) -> dict[str, dict[str, str
         outside = next((name for name, i in depths.items() if i < 0), members[0])
         raise UserError(
             f"{archive.path} has {outside} and files in train/ or val/ elsewhere; expected all of them in train/ and "
-            "val/ beside each other; move them"
+            "val/ of one folder; move them"
         )
     splits: dict[str, dict[str, str]] = {}
     for name, i in depths.items():
@@ -105,9 +105,9 @@ def _common(folders: list[list[str]]) -> list[str]:
 
 
 def _listed(archive: Archive, members: list[str]) -> dict[str, dict[str, str]]:
-    """Split -> member -> its path as seen from the lists; nothing where there is no list.
+    """Split -> member -> its path relative to the lists; empty if there is no list.
 
-    One list alone leaves the files it does not name to the other split.
+    If there is only one list, the files that it does not name form the other split.
     """
     lists = {name: PurePosixPath(name) for name in archive.names() if name.endswith(("train.txt", "val.txt"))}
     lists = {name: path for name, path in lists.items() if path.stem in _SPLITS}
@@ -136,9 +136,11 @@ def _listed(archive: Archive, members: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _resolved(archive: Archive, name: str, line: str, below: dict[str, str]) -> str:
-    """The file that a line names: the line, or its end where it begins with folders of another machine."""
+    """The file that a line names: the line, or its end if it starts with folders of another machine."""
     parts = PurePosixPath(line).parts
     path = next((end for i in range(len(parts)) if (end := "/".join(parts[i:])) in below), None)
     if path is None:
-        raise UserError(f"{archive.path}: {name} names {line}; expected a file beside or below the list; correct it")
+        raise UserError(
+            f"{archive.path}: {name} names {line}; expected a file in or below the list's folder; correct it"
+        )
     return path

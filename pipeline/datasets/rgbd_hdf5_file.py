@@ -1,7 +1,7 @@
 """Single HDF5 files of frames with depth: random access inside archives, and the two layouts a file may have.
 
-A file is opened anew for every frame, at its place in the archive and by a descriptor of its own: nothing is shared
-between threads or forked processes, and opening takes less time than decoding a frame.
+A file is opened again for every frame, at its position in the archive, with its own file descriptor. So nothing is
+shared between threads or forked processes, and opening takes less time than decoding a frame.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from pipeline.datasets.rgbd_frame import RgbdFrame, of_one_size
 
 Kind = Literal["frame", "video"]
 
-_KNOWN_FROM = 1e-8  # the published loader takes smaller depths for unknown
-_SLACK = 0.01  # by which colours may leave [0, 1] through resampling
+_KNOWN_FROM = 1e-8  # the published loader treats smaller depths as unknown
+_SLACK = 0.01  # resampling may move colours out of [0, 1] by this much
 _FRAME = ("gt/img_1", "gt/gt_depth")
 _VIDEO = ("rgb", "depth")
 
 
 class Place(NamedTuple):
-    """Where a file's bytes lie: in `path`, `length` of them from `start` on."""
+    """Position of a file's bytes: `length` bytes of `path` from `start` on."""
 
     path: Path
     start: int
@@ -47,7 +47,7 @@ class Hdf5File:
     Attributes:
         archive: the archive.
         member: its name there.
-        place: where it lies, or None where it is compressed and only to be had as a whole.
+        place: its position; None if it is compressed and can only be read completely.
     """
 
     archive: Archive
@@ -64,7 +64,7 @@ class Hdf5File:
         """Open it for reading.
 
         Raises:
-            UserError: it is no HDF5 file or damaged; also where that shows only inside the block.
+            UserError: it is not an HDF5 file, or damaged; also if that is only noticed inside the block.
         """
         content = _Window(self.place) if self.place else io.BytesIO(self.archive.read(self.member))
         try:
@@ -73,12 +73,12 @@ class Hdf5File:
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{self.name} is no readable HDF5 file ({reason}); expected a whole one; replace it"
+                f"{self.name} is not a readable HDF5 file ({reason}); expected an intact one; replace it"
             ) from None
 
 
 def locate(archive: Archive, members: Sequence[str]) -> dict[str, Hdf5File]:
-    """Files of an archive, and where they lie in it."""
+    """Files of an archive, with their positions in it."""
     found: dict[str, Place] = {}
     if archive.path.is_dir():
         paths = {name: archive.path / name for name in members}
@@ -134,10 +134,10 @@ class _Window(io.RawIOBase):
 
 
 def kind_of(source: Hdf5File) -> Kind:
-    """Whether a file holds a frame or a video.
+    """Whether a file contains one frame or a video.
 
     Raises:
-        UserError: neither, or no HDF5 file.
+        UserError: neither, or not an HDF5 file.
     """
     with source.open() as file:
         if _FRAME[0] in file:
@@ -147,7 +147,7 @@ def kind_of(source: Hdf5File) -> Kind:
         found = ", ".join(sorted(file)) or "nothing"
     raise UserError(
         f"{source.name} holds {found}; expected {' and '.join(_FRAME)} (a frame) or {' and '.join(_VIDEO)} (a video) "
-        "as docs/formats.md tells; write it again"
+        "as in docs/formats.md; write it again"
     )
 
 
@@ -155,7 +155,7 @@ def count_frames(source: Hdf5File) -> int:
     """Number of frames of a video file.
 
     Raises:
-        UserError: no HDF5 file, compressed in its archive, or its data sets are not those of a video.
+        UserError: not an HDF5 file, compressed in its archive, or its data sets are not those of a video.
     """
     if source.place is None:
         raise UserError(f"{source.name} is compressed; expected videos to be stored (zip -0); pack the archive again")
@@ -185,12 +185,12 @@ def read_video_frame(source: Hdf5File, index: int) -> RgbdFrame:
     if (depth < 0).any():
         raise UserError(f"{where} has a depth of {np.nanmin(depth):g}; expected 0 (unknown) or more; correct it")
     if ids is not None and not 0 <= ids.min() <= ids.max() <= 255:
-        raise UserError(f"{where} has object ids {ids.min()} to {ids.max()}; expected 0 to 255; number them anew")
+        raise UserError(f"{where} has object ids {ids.min()} to {ids.max()}; expected 0 to 255; renumber them")
     return RgbdFrame(rgb, _known(depth), None if ids is None else ids.astype(np.uint8))
 
 
 def read_frame(source: Hdf5File) -> RgbdFrame:
-    """The frame of a file of one frame.
+    """The frame of a file with one frame.
 
     Raises:
         UserError: unreadable, data sets of another form, colours outside [0, 1], or depth of another size.
@@ -211,7 +211,7 @@ def read_frame(source: Hdf5File) -> RgbdFrame:
 
 
 def _known(depth: NDArray[np.float32]) -> NDArray[np.float32]:
-    """0 for what is not known: also what is not finite, and next to nothing."""
+    """Depth with 0 for unknown values: those that are not finite or almost 0."""
     return np.where(np.isfinite(depth) & (depth > _KNOWN_FROM), depth, np.float32(0))
 
 

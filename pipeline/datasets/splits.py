@@ -15,7 +15,7 @@ SUBMITTED: tuple[Split, ...] = ("test-dev", "test-challenge", "youtubevos-valid"
 
 
 def dataset_of(split: Split) -> str:
-    """The data set that holds a split: `davis`, or `challenge` where masks are only submitted."""
+    """The data set that holds a split: `davis`, or `challenge` if its masks are only submitted."""
     return "challenge" if split in SUBMITTED else "davis"
 
 
@@ -27,11 +27,11 @@ def open_split(raw: Path, split: Split) -> VideoSource:
         split: its name.
 
     Raises:
-        UserError: the data set is switched off, or unfit.
+        UserError: the data set is switched off or cannot be used.
     """
     if is_empty(raw):
         raise UserError(
-            f"{raw} holds no data (profiles.<profile>.data.{dataset_of(split)} is none); expected the archive of "
+            f"{raw} contains no data (profiles.<profile>.data.{dataset_of(split)} is none); expected the archive of "
             f"{split}; set the key, or infer.split to another split"
         )
     return open_youtubevos(raw, "valid") if split == "youtubevos-valid" else open_davis(raw, split)

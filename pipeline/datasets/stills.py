@@ -1,4 +1,4 @@
-"""What a source of segmented still images looks like to the synthesis of videos."""
+"""The interface of a source of segmented still images, as used to simulate videos."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Instances(NamedTuple):
     """Objects of one image.
 
     Attributes:
-        masks: bool N,H,W, one for each object; N may be 0. Masks may overlap where the set's do.
-        void: bool H,W, pixels that belong to nothing in particular (borders, crowds); never inside a mask.
+        masks: bool N,H,W, one for each object; N may be 0. Masks may overlap, as in the data set.
+        void: bool H,W, pixels that are neither object nor background (borders, crowds); never inside a mask.
     """
 
     masks: NDArray[np.bool_]
@@ -35,7 +35,7 @@ class StillSource(Protocol):
 
     @property
     def counts(self) -> dict[str, int]:
-        """What was taken and what was left out when the set was opened, for metrics."""
+        """How much was used and left out when the data set was opened, for metrics."""
         ...
 
     def image(self, image_id: str) -> NDArray[np.uint8]:

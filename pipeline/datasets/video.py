@@ -1,4 +1,4 @@
-"""What a source of annotated videos looks like to everything above it."""
+"""The interface of a source of annotated videos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KIND = re.compile(r"(single|multi|lookalike)-\d+")
 
 
 class FirstSeen(Mapping[int, str]):
-    """Object id -> frame id of its first mask, worked out at the first look, so that opening a set decodes no mask."""
+    """Object id -> frame id of its first mask, computed at first access: opening a set decodes no mask."""
 
     def __init__(self, load: Callable[[], dict[int, str]]) -> None:
         self._load = load
@@ -45,8 +45,8 @@ class Video:
 
     Attributes:
         name: the sequence's name.
-        frames: frame ids ("00000") in the order of time.
-        annotated: those frames that have a mask.
+        frames: frame ids ("00000") in temporal order.
+        annotated: ids of the frames that have a mask.
         first_seen: object id -> id of the frame of its first mask (in ascending order of object ids).
     """
 
@@ -57,10 +57,10 @@ class Video:
 
     @property
     def kind(self) -> Kind:
-        """Kind of video: the sample's names tell it ("lookalike-003"), any other name goes by its number of objects."""
+        """Kind of video: from the sample's names ("lookalike-003"); with any other name, from the number of objects."""
         named = _KIND.fullmatch(self.name)
         if named:
-            return named[1]  # type: ignore[return-value]  # the expression has just these three
+            return named[1]  # type: ignore[return-value]  # the pattern matches only these three
         return "multi" if len(self.first_seen) > 1 else "single"
 
 

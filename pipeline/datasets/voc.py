@@ -1,4 +1,4 @@
-"""Pascal VOC 2012: images with instance masks whose borders are void."""
+"""Pascal VOC 2012: images with instance masks that have void borders."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from pipeline.core.images import VOID, decode_mask, decode_rgb, object_ids
 from pipeline.datasets.find_archives import find_root, open_published, read_names
 from pipeline.datasets.stills import Instances, StillSource
 
-_LIST = (
-    "ImageSets/Segmentation/trainval.txt"  # 2,913 images; nothing here is evaluated on VOC, so its val is used as well
-)
+_LIST = "ImageSets/Segmentation/trainval.txt"  # 2,913 images, including val: nothing is evaluated on VOC
 
 
 class _Voc:

@@ -1,4 +1,4 @@
-"""YouTube-VOS, straight from the published archive."""
+"""YouTube-VOS, read directly from the published archive."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ANNOTATED_EVERY = 5
 def open_youtubevos(raw: Path, split: str) -> VideoSource:
     """Open a split of YouTube-VOS.
 
-    Objects and the frames at which they appear come from `meta.json`; no mask is decoded here. Where an object's first
-    frame has no mask, its next one that has counts.
+    Objects and the frames at which they appear come from `meta.json`; no mask is decoded here. If an object's first
+    frame has no mask, the next frame with a mask counts.
 
     Args:
         raw: a folder holding `<split>.zip` or `<split>.tar`, such an archive, or an extracted folder.
@@ -60,7 +60,7 @@ def open_youtubevos(raw: Path, split: str) -> VideoSource:
 
 
 def _find_split(archive: Archive, split: str) -> str:
-    """Folder of the split: "train/" inside an archive of several splits, else wherever the only meta.json lies."""
+    """Folder of the split: "train/" inside an archive of several splits, otherwise the folder of the only meta.json."""
     if archive.has(f"{split}/meta.json"):
         return f"{split}/"
     return find_root(archive, "meta.json")
@@ -78,9 +78,9 @@ def _read_objects(archive: Archive, member: str) -> dict[str, dict[int, list[str
             for video, about in meta["videos"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{archive.path}: {member} cannot be understood ({error!r}); expected {shape}") from None
+        raise UserError(f"{archive.path}: {member} cannot be interpreted ({error!r}); expected {shape}") from None
     if not objects:
-        raise UserError(f"{archive.path}: {member} names no video; expected {shape}; choose another archive")
+        raise UserError(f"{archive.path}: {member} lists no video; expected {shape}; choose another archive")
     return objects
 
 
@@ -93,10 +93,10 @@ def _first_mask(seen: list[str], annotated: tuple[str, ...], key: int, where: st
 
 
 def _tell_frame_rate(archive: Archive, masks: dict[str, tuple[str, ...]]) -> None:
-    """Say so when frame numbers are not those of the original release: skips then mean other times."""
+    """Log a warning if frame numbers are not those of the original release, because skips then mean other times."""
     odd = [video for video, ids in masks.items() if any(not i.isdigit() or int(i) % _ANNOTATED_EVERY for i in ids)]
     if odd:
         log(
             f"{archive.path}: in {len(odd)} of {len(masks)} videos annotated frame numbers are not multiples of "
-            f"{_ANNOTATED_EVERY} (the 6-fps re-release?); skips count annotated frames all the same"
+            f"{_ANNOTATED_EVERY} (the 6-fps re-release?); skips still count annotated frames"
         )
