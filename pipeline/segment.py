@@ -39,6 +39,7 @@ from pipeline.footage.footage import Footage, Shot, open_footage
 from pipeline.footage.input_checks import OVERLAY, check_masks, check_output, make_folder
 from pipeline.footage.mask_files import read_masks
 from pipeline.footage.overlay import OverlayVideo
+from pipeline.footage.readable_part import ReadablePart
 from pipeline.hourglass.checkpoint import load_hourglass
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.inference.config import InferSwitches
@@ -100,21 +101,24 @@ def run(
         with_overlay: write the latter.
 
     Raises:
-        UserError: masks or frames do not fit each other, or a frame cannot be read; what was written before is whole.
+        UserError: masks or frames do not fit each other, a frame cannot be read, or the video breaks off; the masks and
+            the overlay of the frames before that are whole.
         KeyboardInterrupt: it was interrupted; its text says what there is.
     """
     height, width = check_masks(footage, masks)
     max_waiting = max(2, min(8, _WAITING_BYTES // (3 * height * width)))
     depth_range = None if segmenter.depth is None else segmenter.depth.range_of(_spread(footage))
-    waiting: deque[Shot] = deque()
+    readable, waiting = ReadablePart(footage), deque[Shot]()
     count = 0
 
     def frames() -> Iterator[NDArray[np.uint8]]:
-        with closing(_generator(prefetch(footage.shots(), max_waiting))) as shots:
+        with closing(_generator(prefetch(readable.shots(), max_waiting))) as shots:
             for shot in shots:
                 waiting.append(shot)
                 yield shot.rgb
 
+    if footage.broken_off is not None:
+        log(f"the video breaks off before its end ({footage.broken_off}): the frames that are there get their masks")
     make_folder(out)
     others = {path.name for path in out.glob("*.png")}
     try:
@@ -137,6 +141,10 @@ def run(
         raise KeyboardInterrupt(
             f"the masks of the first {count}{of} frames are whole and in {out}; a new run begins at the first frame"
         ) from None
+    except UserError as error:
+        raise readable.fault(count) or error from None
+    if fault := readable.fault(count):
+        raise fault
     if footage.length is not None and count != footage.length:
         log(f"the video says it has {footage.length} frames; {count} could be decoded, and each has its mask")
     if others:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pipeline import segment
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, encode_png
+from pipeline.core.runtime import run_main
 from pipeline.footage.footage import Shot, open_footage
 from pipeline.footage.input_checks import check_output
 from pipeline.hourglass.checkpoint import save_hourglass
@@ -265,34 +266,59 @@ def test_other_files_of_the_folder_stay(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_broken_video_leaves_whole_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a file that ends too soon there are the masks of its frames; a mask beyond them is an error, though late."""
+    """Of a file that ends too soon there are the masks and the overlay of its frames, and a line says so at the end."""
     path = write_video(tmp_path / "clip.mp4", counted(60, 64, 64), gop=5, options={"movflags": "+faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     mask = np.ones((64, 64), np.uint8)
-    footage = open_footage(str(path))
-    segment.run(plain_segmenter(), footage, {0: mask}, tmp_path / "out", True)
+    line = r"breaks off after frame (\d+) \(\d+ bytes of \d+ are there\); .* of these (\d+) frames are whole"
+    with pytest.raises(UserError, match=line) as error:
+        segment.run(plain_segmenter(), open_footage(str(path)), {0: mask}, tmp_path / "out", True)
     written = read(tmp_path / "out")
     assert 1 < len(written) < 60 and all(found.shape == (64, 64) for found in written.values())
+    said = re.search(line, str(error.value))
+    assert said and (int(said[1]) + 1, int(said[2])) == (len(written), len(written))
     assert len(list(open_footage(str(tmp_path / "out" / "overlay.mp4")).shots())) == len(written)
+    assert "the video breaks off before its end" in capsys.readouterr().out
+    footage = open_footage(str(path))
     footage.length = None
-    with pytest.raises(UserError, match=r"mask is given for frame 59, but the video has \d+ frames"):
+    with pytest.raises(UserError, match=line):  # not that frame 59, of which there is a mask, is missing
         segment.run(plain_segmenter(), footage, {0: mask, 59: mask}, tmp_path / "late", False)
-    footage.length = 60
-    capsys.readouterr()
-    segment.run(plain_segmenter(), footage, {0: mask}, tmp_path / "out", False)
-    assert f"60 frames; {len(written)} could be decoded" in capsys.readouterr().out
+
+
+def test_a_broken_video_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_video(tmp_path / "clip.mkv", counted(40, 64, 64), gop=5)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    mask = write_mask(tmp_path / "mask.png", np.ones((64, 64), np.uint8))
+    net = save_network(tmp_path / "net.pt", make_network(depth=False))
+    arguments = [path, "--mask", mask, "--out", tmp_path / "out", "--weights", net]
+    monkeypatch.setattr("sys.argv", ["segment", *map(str, arguments)])
+    assert run_main(segment.main) == 1
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"error: the video breaks off after frame \d+ .*\n", printed.err)
+    assert 1 < len(read(tmp_path / "out")) < 40
+
+
+def test_fewer_frames_than_counted_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a sign of damage, packets and pictures may differ in number."""
+    footage = open_footage(str(write_video(tmp_path / "clip.mp4", counted(5, 64, 64))))
+    footage.length = 6
+    segment.run(plain_segmenter(), footage, {0: np.ones((64, 64), np.uint8)}, tmp_path / "out", False)
+    assert "6 frames; 5 could be decoded" in capsys.readouterr().out
 
 
 def test_an_error_on_the_way_leaves_whole_masks(tmp_path: Path) -> None:
+    """All frames before it have their masks, and the overlay has them too."""
     toy = make_toy(9)
     folder = write_frames(tmp_path / "frames", toy)
     footage = open_footage(str(folder))
     (folder / "7.jpg").write_bytes((folder / "7.jpg").read_bytes()[:-200])
     with pytest.raises(UserError, match=r"7\.jpg cannot be decoded"):
         segment.run(plain_segmenter(), footage, {0: toy.masks[0]}, tmp_path / "out", True)
-    written = read(tmp_path / "out")
-    assert set(written) <= {str(t) for t in range(7)} and len(written) >= 4
-    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix != ".png"]
+    assert set(read(tmp_path / "out")) == {str(t) for t in range(7)}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*(f"{t}.png" for t in range(7)), "overlay.mp4"}
+    assert len(list(open_footage(str(tmp_path / "out" / "overlay.mp4")).shots())) == 7
 
 
 def test_4k_streams(tmp_path: Path) -> None:
@@ -305,6 +331,7 @@ def test_4k_streams(tmp_path: Path) -> None:
 
     class Long:
         length: int | None = None
+        broken_off: str | None = None
 
         def shots(self) -> Iterator[Shot]:
             return (Shot(str(i), i / 24, np.zeros((2160, 3840, 3), np.uint8)) for i in range(30))

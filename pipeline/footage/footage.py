@@ -42,6 +42,11 @@ class Footage(Protocol):
 
     length: int | None
 
+    @property
+    def broken_off(self) -> str | None:
+        """What is missing at the end of it; None if nothing is known to be. Complete once all shots were taken."""
+        ...
+
     def shots(self) -> Iterator[Shot]:
         """The frames, in order, read as they are needed; UserError for an unreadable one."""
         ...
@@ -65,6 +70,11 @@ class VideoFootage:
         self.files: tuple[Path, ...] = (path,)
         self._video = VideoFile(path)
         self.length: int | None = self._video.length or None
+
+    @property
+    def broken_off(self) -> str | None:
+        """See `Footage`."""
+        return self._video.broken_off
 
     def names(self, name: str) -> bool:
         """Whether a frame may have this name."""
@@ -103,6 +113,7 @@ class ImageFootage:
         self._images = ImageFiles(paths, origin)
         self.files = self._images.paths
         self.length: int | None = len(self.files)
+        self.broken_off: str | None = None  # an image that is cut off is an error of its own
 
     def names(self, name: str) -> bool:
         """Whether a frame has this name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
+from pipeline.footage.completeness import missing_end
 
 STILL_RATE = 24.0  # frames a second where nothing says when they are shown
 _ENOUGH_KEYS = 16  # key frames that stand for a whole video
@@ -25,6 +26,7 @@ class _Packets(NamedTuple):
     """What a file holds, told without decoding it."""
 
     shown: int  # packets of frames that are shown
+    torn: bool  # whether the last one is cut off
     keys: tuple[int, ...]  # places, among all packets, of those that need no other frame
 
 
@@ -37,14 +39,19 @@ class VideoFile:
     Args:
         path: the file.
 
+    Attributes:
+        broken_off: what is missing at the end of the file; None if nothing is known to be. Raw streams tell only once
+            their last frame has been decoded.
+
     Raises:
-        UserError: it is no video.
+        UserError: it is not a video.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
             self._packets = self._look_through()
+            self.broken_off = missing_end(path) or ("its last frame is cut off" if self._packets.torn else None)
         except (av.FFmpegError, OSError) as error:
             raise UserError(
                 f"{path} cannot be opened as a video ({_line(error)}); expected a video file, a folder of images or a "
@@ -63,9 +70,10 @@ class VideoFile:
             Seconds, as the file counts them, and uint8 H,W,3 RGB.
 
         Raises:
-            UserError: a frame cannot be decoded, or there is none.
+            UserError: a frame cannot be decoded, or there is none. A frame at the place where the file breaks off ends
+                the video without an error; see `broken_off`.
         """
-        count = 0
+        count, frame = 0, cast("VideoFrame | None", None)
         try:
             with self._open() as (container, stream):
                 rate = float(stream.average_rate or 0) or STILL_RATE
@@ -73,11 +81,14 @@ class VideoFile:
                 for frame in container.decode(stream):
                     yield count / rate if frame.time is None else frame.time, upright(frame)
                     count += 1
+                if frame is not None and frame.is_corrupt and self.broken_off is None:
+                    self.broken_off = "its last frame is damaged"
         except (av.FFmpegError, OSError) as error:
-            raise UserError(
-                f"{self._path} cannot be decoded at frame {count} ({_line(error)}); the masks before it are whole; "
-                "repair the file (ffmpeg -i broken.mp4 repaired.mp4)"
-            ) from None
+            if not count or self.broken_off is None:
+                raise UserError(
+                    f"{self._path} cannot be decoded at frame {count} ({_line(error)}); the masks before it are whole; "
+                    "repair the file (ffmpeg -i broken.mp4 repaired.mp4)"
+                ) from None
         if not count:
             raise UserError(f"{self._path} holds no frame; expected a video with at least one; give another file")
 
@@ -117,19 +128,19 @@ class VideoFile:
                 decoder.flush_buffers()
 
     def _look_through(self) -> _Packets:
-        count, keys = 0, []
+        count, keys, torn = 0, [], False
         with self._open() as (container, stream):
             try:
                 for i, packet in enumerate(_packets(container, stream)):
                     if packet.is_discard:
                         continue
-                    count += 1
+                    count, torn = count + 1, packet.is_corrupt
                     if packet.is_keyframe:
                         keys.append(i)
             except av.FFmpegError:
                 if not count:
                     raise
-        return _Packets(count, tuple(keys))
+        return _Packets(count, torn, tuple(keys))
 
     @contextmanager
     def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
