@@ -27,6 +27,8 @@ class InferConfig:
     Attributes:
         split: what to segment: `train` or `val` of DAVIS-2017, scored here; or, of the data set `challenge`,
             `test-dev`, `test-challenge` (DAVIS) or `youtubevos-valid`, packed for the challenge's server.
+        short_side: of the frames as the network sees them, in pixels; larger frames are made smaller for it, and their
+            masks come out at their own size. 0: frames as they are.
         memory_every: every how many frames one is kept in the memory, beside the first and the previous one.
         memory_frames: most frames the memory may hold, at least 2 (first and previous); 0: no limit.
         memory_gb: what a video may take beside the network, in GiB (of the GPU's memory where there is one); 0: four
@@ -43,6 +45,7 @@ class InferConfig:
     """
 
     split: Split
+    short_side: int
     memory_every: int
     memory_frames: int
     memory_gb: float
@@ -57,6 +60,11 @@ class InferConfig:
         for name in ("memory_every", "lookahead", "chunk"):
             if getattr(self, name) < 1:
                 raise UserError(f"infer: {name} is {getattr(self, name)}; expected at least 1; correct params.yaml")
+        if self.short_side < 0:
+            raise UserError(
+                f"infer: short_side is {self.short_side}; expected 0 (frames as they are) or a number of pixels; "
+                "correct params.yaml"
+            )
         if self.memory_gb < 0:
             raise UserError(
                 f"infer: memory_gb is {self.memory_gb}; expected 0 (what is free) or more; correct params.yaml"

@@ -10,11 +10,11 @@ _FIRST_CAPACITY = 8  # slots of the first block where it doubles when full
 
 
 class Schedule:
-    """Which frames are remembered: the first, the previous one, every n-th, and those that bring new objects.
+    """Which frames are remembered: the first, the previous one, every n-th, and those with a given mask.
 
     Where the number of frames is limited, the first and the previous one stay and the others are thinned: every second
     of those kept goes, oldest first, then every second of what is left, so that two neighbouring gaps never differ by
-    more than a factor of two. Frames that brought a new object go last.
+    more than a factor of two. Frames with a given mask go last.
 
     Args:
         every: every how many frames one is kept, counted from the first.
@@ -40,7 +40,7 @@ class Schedule:
 
         Args:
             frame: its index; larger than all before.
-            given: whether it came with a mask that brings new objects. The first frame is always taken so.
+            given: whether it came with a mask. The first frame is always taken so.
 
         Returns:
             The slot it is written to, one of the present ones or the next.
@@ -62,7 +62,7 @@ class Schedule:
         self.thinned = True
         first = self._kept[0]
         regular = [frame for frame in self._kept if frame not in self._given]
-        victim = self._kept[1]  # the oldest that brought an object, unless a regular one is left
+        victim = self._kept[1]  # the oldest with a given mask, unless a regular one is left
         while regular:
             odd = [frame for frame in regular if (frame - first) // self._step % 2]
             if odd:
@@ -100,6 +100,15 @@ class MemoryBank:
         slot = self._schedule.add(frame, given)
         self._key = self._put(self._key, slot, key, channels_last=True)
         self._value = self._put(self._value, slot, value, channels_last=False)
+
+    def skip(self, frame: int, given: bool) -> None:
+        """Count a frame whose slot another one will have taken before the next read.
+
+        Args:
+            frame: its index.
+            given: see `Schedule.add`.
+        """
+        self._schedule.add(frame, given)
 
     def read(self) -> Memory:
         """All slots held, as views of the block: key B,K,Ck,T,h,w and value B,K,Cv,T,h,w. Their order means nothing."""

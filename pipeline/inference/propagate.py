@@ -1,11 +1,12 @@
-"""Masks for a whole video: one scale, or several scales and flips that advance together and are averaged."""
+"""One pass over a video, frame by frame: one scale, or several scales and flips that advance together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from pipeline.core.runtime import log
 from pipeline.dstm.network import DSTM
 from pipeline.inference.budget import Work, make_plan
 from pipeline.inference.config import InferConfig, InferSwitches
+from pipeline.inference.given import Given, Statement
+from pipeline.inference.memory_bank import Schedule
+from pipeline.inference.planes import correct, label, one_hot, resize
 from pipeline.inference.track import Track
 
 
@@ -25,11 +29,37 @@ class Frame(NamedTuple):
 
     Attributes:
         rgb: uint8 H,W,3.
-        depth: float32 H,W normalised inverse depth in [0, 1]; None for a network without depth.
+        depth: float32 normalised inverse depth in [0, 1], of the frame's size or of the size at which the network works
+            (`working_size`); None for a network without depth.
     """
 
     rgb: NDArray[np.uint8]
     depth: NDArray[np.float32] | None
+
+
+class Found(NamedTuple):
+    """What was found in a frame.
+
+    Attributes:
+        mask: uint8 H,W ids.
+        probabilities: K+1,h,w float32 on the pass' device, background at index 0, at the size at which the network
+            works; None where they were not asked for, nothing was segmented, or the mask was known before.
+    """
+
+    mask: NDArray[np.uint8]
+    probabilities: Tensor | None
+
+
+class Known(NamedTuple):
+    """Frames at the start of a pass whose masks exist already, from an earlier run.
+
+    Attributes:
+        end: index of the first frame that is not known.
+        mask: gives the mask of a frame before it, uint8 H,W ids.
+    """
+
+    end: int
+    mask: Callable[[int], NDArray[np.uint8]]
 
 
 def propagate(
@@ -40,109 +70,121 @@ def propagate(
     config: InferConfig,
     device: torch.device,
     share: float = 1.0,
+    gone: Mapping[int, Iterable[int]] | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Segment a video frame by frame; frames are taken as they are needed, at most `config.lookahead` at a time.
 
     Args:
         network: in evaluation mode, on `device`; what `prepare` makes of it is fastest and sets the precision.
         frames: the video, all of one size.
-        masks: frame index -> uint8 H,W ids of the objects that appear there (0 background and 255 void, both of which
-            leave the estimate as it is). Before the first of them nothing is segmented.
+        masks: frame index -> uint8 H,W ids. The objects of a mask are in its frame exactly where it says; new ones
+            begin there. Where it says 0, the other objects keep their estimate; where it says 255 (void), all do.
+            Before the first mask nothing is segmented.
         switches: `tta`.
-        config: memory and scales.
+        config: memory, scales and the size at which the network works.
         device: where the network is.
         share: of `config.memory_gb` that this video may use.
+        gone: frame index -> ids of objects that are absent from this frame on, until a mask shows them again.
 
     Yields:
-        The mask of each frame, uint8 H,W ids; where a mask was given, the given objects as given.
+        The mask of each frame, uint8 H,W ids.
 
     Raises:
         UserError: no object in the masks, a mask or a frame of another size than the first frame, a mask past the end,
             or a budget too small for the video.
     """
-    source = iter(frames)
-    first = next(source, None)
-    run = _Run(network, masks, switches, config, device)
-    if first is not None:
-        lookahead = run.open(first.rgb.shape[0], first.rgb.shape[1], share)
-        source = chain([first], source)
-        del first  # so that it goes when it is done
-        while ahead := list(islice(source, lookahead)):
-            yield from run.advance(ahead)
-    run.close()
+    one_pass = Pass(network, Given(masks, gone), switches, config, device, share)
+    return (found.mask for found in one_pass.run(frames))
 
 
-class _Run:
-    """State of one video."""
+def working_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """The size at which the network works: H, W, or smaller so that the short side is `short_side` (0: as it is)."""
+    short = min(height, width)
+    if short_side == 0 or short <= short_side:
+        return height, width
+    return max(1, round(height * short_side / short)), max(1, round(width * short_side / short))
+
+
+class Pass:
+    """One video, from its first frame to its last.
+
+    Args:
+        network: see `propagate`.
+        given: what is stated about the frames.
+        switches: `tta`.
+        config: memory, scales and the size at which the network works.
+        device: where the network is.
+        share: of `config.memory_gb` that this video may use.
+        soft: also give probabilities; frames are then copied off the device one by one.
+        known: masks that exist already; they are taken over, and the memory is rebuilt from them.
+        merge: maps a frame's index and its probabilities 1,K+1,h,w (before the first mask: all background) to those
+            that its mask is made of; the memory keeps the former.
+    """
 
     def __init__(
         self,
         network: DSTM,
-        masks: Mapping[int, NDArray[np.uint8]],
+        given: Given,
         switches: InferSwitches,
         config: InferConfig,
         device: torch.device,
+        share: float = 1.0,
+        soft: bool = False,
+        known: Known | None = None,
+        merge: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
-        self._network, self._config = network, config
+        self._network, self._given, self._config, self._device = network, given, config, device
+        self._share, self._soft, self._known, self._merge = share, soft, known, merge
         self._scales, self._flip = (config.scales, config.flip) if switches.tta else ((1.0,), False)
         self._tracks: list[Track] = []
         self._views = len(self._scales) * (1 + self._flip)
         self._averaged = config.tta_memory == "averaged"
         self._depth = network.switches.depth
-        self._device = device
-        self._given = dict(masks)
-        self._ids = np.unique(
-            np.concatenate([np.array([0, VOID], np.uint8), *(m.ravel() for m in self._given.values())])
-        )
-        self._ids = self._ids[:-1]  # 0 and the objects' ids, ascending: a slot's number is its place here
-        if len(self._ids) < 2:
-            raise UserError(
-                "the masks hold no object; expected at least one id from 1 to 254; draw the objects in the mask"
-            )
-        self._id_of_slot = torch.from_numpy(self._ids).to(device)
-        self._seen = np.zeros(len(self._ids) - 1, bool)
-        self._size = (0, 0)
-        self._index = 0
+        self._id_of_slot = torch.from_numpy(given.ids).to(device)
+        self._seen = np.zeros(len(given.ids) - 1, bool)
+        self._held: set[int] = set()  # known frames that the memory holds when the first unknown one comes
+        self._size = self._work = (0, 0)
+        self._taken = self._index = 0
         self._slots = 0
         self._told = False
 
-    def open(self, height: int, width: int, share: float) -> int:
+    def run(self, frames: Iterable[Frame]) -> Iterator[Found]:
+        """Segment the frames; they are taken as they are needed, at most `config.lookahead` at a time."""
+        source = iter(frames)
+        first = next(source, None)
+        if first is not None:
+            lookahead = self._open(first.rgb.shape[0], first.rgb.shape[1])
+            source = map(self._take, chain([first], source))
+            del first  # so that it goes when it is done
+            while ahead := list(islice(source, lookahead)):
+                yield from self._advance(ahead)
+        self._given.check_length(self._index)
+
+    def _open(self, height: int, width: int) -> int:
         """Prepare for frames of a size; returns how many to advance at a time."""
         self._size = (height, width)
-        work = Work(height, width, len(self._seen), self._scales, 1 + self._flip)
-        plan = make_plan(self._network, self._config, work, self._device, share)
+        self._work = working_size(height, width, self._config.short_side)
+        self._given.check(height, width)
+        work = Work(*self._work, len(self._seen), self._scales, 1 + self._flip)
+        plan = make_plan(self._network, self._config, work, self._device, self._share)
         self._tracks = [
             Track(self._network, scale, self._flip, self._config, plan, self._device) for scale in self._scales
         ]
         self._slots = plan.slots
+        if self._known is not None:
+            schedule, seen = Schedule(self._config.memory_every, plan.slots), self._seen
+            for index in range(self._known.end):
+                statement = self._given.at(index)
+                seen = seen if statement is None else self._given.seen(seen, statement)
+                if seen.any():
+                    schedule.add(index, _has_mask(statement))
+            self._held = set(schedule.frames)
         return plan.lookahead
 
-    def advance(self, frames: list[Frame]) -> Iterator[NDArray[np.uint8]]:
-        """Masks of the next frames."""
-        for i, frame in enumerate(frames, start=self._index):
-            self._check(i, frame)
-        with torch.inference_mode():
-            self._load(frames)
-            labels = torch.stack([self._step() for _ in frames])  # one copy off the device for all of them
-        self._tell()
-        yield from labels.cpu().numpy()  # outside the modes of torch, which a generator must not hold across a yield
-
-    def close(self) -> None:
-        """Check at the end that no mask is left over."""
-        if self._given:
-            raise UserError(
-                f"a mask is given for frame {min(self._given)}, but the video has {self._index} frames (0 to "
-                f"{self._index - 1}); give the index of one of them"
-            )
-
-    def _tell(self) -> None:
-        """Say once that the budget, not `memory_frames`, made frames leave the memory."""
-        if not self._told and self._slots != self._config.memory_frames and any(t.thinned for t in self._tracks):
-            self._told = True
-            log(f"frame {self._index}: infer.memory_gb has room for {self._slots} remembered frames: thinned from here")
-
-    def _check(self, index: int, frame: Frame) -> None:
-        size = frame.rgb.shape[:2]
+    def _take(self, frame: Frame) -> Frame:
+        """Check the next frame and bring it to the size at which the network works."""
+        index, size = self._taken, frame.rgb.shape[:2]
+        self._taken += 1
         if size != self._size:
             raise UserError(
                 f"frame {index} is {_show(size)}, the first one {_show(self._size)}; expected one size; convert it"
@@ -151,86 +193,146 @@ class _Run:
             raise UserError(
                 f"frame {index} has no depth map; expected one, since the network takes depth; make it first"
             )
-        if self._depth and frame.depth is not None and frame.depth.shape != size:
+        if self._depth and frame.depth is not None and frame.depth.shape not in (size, self._work):
             raise UserError(
                 f"the depth map of frame {index} is {_show(frame.depth.shape)}, its frame {_show(size)}; expected the "
                 "same size; run the depth stage again"
             )
-        mask = self._given.get(index)
-        if mask is not None and mask.shape != size:
-            raise UserError(
-                f"the mask of frame {index} is {_show(mask.shape)}, its frame {_show(size)}; expected the same size; "
-                "resize the mask without smoothing"
-            )
+        if size == self._work:
+            return frame
+        depth = frame.depth
+        if depth is not None and depth.shape != self._work:
+            depth = np.asarray(_shrink(depth, self._work), np.float32)
+        return Frame(np.asarray(_shrink(frame.rgb, self._work), np.uint8), depth)
+
+    def _advance(self, frames: list[Frame]) -> Iterator[Found]:
+        """What is found in the next frames; no mode of torch is held across a yield."""
+        known = self._known is not None and self._index < self._known.end
+        with torch.inference_mode():
+            self._load(frames)
+        if self._soft or known:
+            for _ in frames:
+                with torch.inference_mode():
+                    found = self._step()
+                    mask = found[0].cpu().numpy()
+                yield Found(mask, found[1])
+        else:
+            with torch.inference_mode():
+                labels = torch.stack([self._step()[0] for _ in frames])  # one copy off the device for all of them
+            yield from (Found(mask, None) for mask in labels.cpu().numpy())
+        self._report_thinning()
+
+    def _report_thinning(self) -> None:
+        """Log once that the budget, not `memory_frames`, made frames leave the memory."""
+        if not self._told and self._slots != self._config.memory_frames and any(t.thinned for t in self._tracks):
+            self._told = True
+            log(f"frame {self._index}: infer.memory_gb has room for {self._slots} remembered frames: thinned from here")
 
     def _load(self, frames: list[Frame]) -> None:
         rgb = torch.from_numpy(np.stack([f.rgb for f in frames])).to(self._device)
-        planes = rgb.permute(0, 3, 1, 2).float() / 255  # L,3,H,W
+        planes = rgb.permute(0, 3, 1, 2).float() / 255  # L,3,h,w
         depth = None
         if self._depth:
             maps = [f.depth for f in frames if f.depth is not None]
-            depth = torch.from_numpy(np.stack(maps)).to(self._device)[:, None]  # L,1,H,W
-        skip = 0
+            depth = torch.from_numpy(np.stack(maps)).to(self._device)[:, None]  # L,1,h,w
+        skip = 0 if self._known is None else min(max(0, self._known.end - self._index), len(frames))
         if not self._seen.any():  # up to and including the first given mask there is nothing to segment
-            skip = next((i + 1 for i in range(len(frames)) if self._index + i in self._given), len(frames))
+            indices = range(self._index, self._index + len(frames))
+            skip = max(skip, next((i + 1 for i, t in enumerate(indices) if self._brings_objects(t)), len(frames)))
         for track in self._tracks:
             track.look_ahead(planes, depth, skip)
 
-    def _step(self) -> Tensor:
-        """Label map of the next frame, uint8 H,W on the device."""
-        index, given = self._index, self._given.pop(self._index, None)
+    def _brings_objects(self, index: int) -> bool:
+        statement = self._given.at(index)
+        return statement is not None and bool(statement.named.any())
+
+    def _step(self) -> tuple[Tensor, Tensor | None]:
+        """Label map of the next frame, uint8 H,W on the device, and its probabilities K+1,h,w if they are wanted."""
+        index, statement = self._index, self._given.at(self._index)
         self._index += 1
-        slots = None if given is None else self._appearing(given)
+        if self._known is not None and index < self._known.end:
+            return self._take_over(index, statement, self._known.mask(index)), None
         estimates = self._segment() if self._seen.any() else None
-        if slots is not None:
-            self._seen |= np.isin(np.arange(1, len(self._ids)), slots.cpu().numpy())
-        if not self._seen.any():
+        if statement is not None:
+            self._seen = self._given.seen(self._seen, statement)
+        if estimates is None and not self._seen.any():
             for track in self._tracks:
                 track.skip()
-            return torch.zeros(self._size, dtype=torch.uint8, device=self._device)
+            return self._result(index, self._average(None), None)
         average = self._average(estimates)
-        masks = average if slots is None else _paint(average, slots)
+        planes = None if statement is None else self._planes(statement, self._work)
+        masks = average if planes is None else correct(average, *planes)
         for i, track in enumerate(self._tracks):
             if estimates is None or self._averaged:
                 own = track.to_views(masks, nearest=estimates is None)
-            elif slots is None:
+            elif planes is None:
                 own = estimates[i]
             else:
-                own = _paint(estimates[i], track.to_views(slots[None, None].float(), nearest=True)[:, 0].long())
-            track.finish(index, own, given=slots is not None)
-        return self._id_of_slot[masks[0].max(dim=0).indices]  # on a CPU seven times as fast as argmax
+                own = correct(estimates[i], *(track.to_views(p, nearest=True) for p in planes))
+            track.finish(index, own, given=_has_mask(statement))
+        return self._result(index, masks, statement)
 
-    def _appearing(self, mask: NDArray[np.uint8]) -> Tensor:
-        """H,W int64 numbers of the object slots that a given mask fills; 0 where it says nothing."""
-        known = np.where(mask == VOID, 0, mask)
-        return torch.from_numpy(np.searchsorted(self._ids, known)).to(self._device)
+    def _result(self, index: int, masks: Tensor, statement: Statement | None) -> tuple[Tensor, Tensor | None]:
+        if self._merge is not None:
+            masks = self._merge(index, masks)
+        probabilities = masks[0]
+        if statement is not None and self._work != self._size:  # exact at the video's own size
+            larger = correct(resize(masks, self._size), *self._planes(statement, self._size))[0]
+            return self._id_of_slot[label(larger, self._size)], probabilities
+        return self._id_of_slot[label(probabilities, self._size)], probabilities
+
+    def _take_over(self, index: int, statement: Statement | None, mask: NDArray[np.uint8]) -> Tensor:
+        """Memorize a frame whose mask is known, if it is one that the memory will hold."""
+        if statement is not None:
+            self._seen = self._given.seen(self._seen, statement)
+        for track in self._tracks:
+            if not self._seen.any():
+                track.skip()
+            elif index not in self._held:
+                track.pass_over(index, _has_mask(statement))
+            else:
+                planes = resize(one_hot(self._slots_of(mask), len(self._given.ids)), self._work)
+                track.finish(index, track.to_views(planes, nearest=True), _has_mask(statement))
+        return torch.from_numpy(mask)
+
+    def _slots_of(self, mask: NDArray[np.uint8]) -> Tensor:
+        """H,W int64 numbers of the slots of ids; 0 for ids that have none."""
+        table = np.zeros(VOID + 1, np.int64)
+        table[self._given.ids] = np.arange(len(self._given.ids))
+        return torch.from_numpy(table[mask]).to(self._device)
+
+    def _planes(self, statement: Statement, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """What `correct` takes, each 1,K+1,h,w: the shares of a statement's mask, and who is absent from where."""
+        mask = np.zeros(self._size, np.uint8) if statement.mask is None else statement.mask
+        shares = one_hot(self._slots_of(mask), len(self._given.ids))
+        shares[:, 0] = 0
+        void = torch.from_numpy((mask == VOID).astype(np.float32)).to(self._device)
+        named, gone = (
+            torch.from_numpy(np.append(False, which)).to(self._device).float()[:, None, None]
+            for which in (statement.named, statement.gone)
+        )
+        return resize(shares, size), resize((named * (1 - void) + gone)[None], size)
 
     def _segment(self) -> list[Tensor]:
         objects = None if self._seen.all() else torch.from_numpy(self._seen).to(self._device)
         return [track.segment(objects) for track in self._tracks]
 
     def _average(self, estimates: list[Tensor] | None) -> Tensor:
-        """1,K+1,H,W float32 mean over all views; all background before the first estimate."""
+        """1,K+1,h,w float32 mean over all views; all background before the first estimate."""
         if estimates is None:
-            everywhere = torch.zeros(self._size, dtype=torch.int64, device=self._device)
-            return _one_hot(everywhere, len(self._ids))
-        total = sum(track.from_views(e, *self._size) for track, e in zip(self._tracks, estimates))
+            everywhere = torch.zeros(self._work, dtype=torch.int64, device=self._device)
+            return one_hot(everywhere, len(self._given.ids))
+        total = sum(track.from_views(e, *self._work) for track, e in zip(self._tracks, estimates))
         assert isinstance(total, Tensor)
         return total[None] / self._views
 
 
-def _one_hot(slots: Tensor, classes: int) -> Tensor:
-    """...,H,W numbers to N,K+1,H,W float32."""
-    numbers = torch.arange(classes, device=slots.device)[:, None, None]
-    planes = (slots[..., None, :, :] == numbers).float()
-    return planes if planes.ndim == 4 else planes[None]
+def _has_mask(statement: Statement | None) -> bool:
+    return statement is not None and bool(statement.named.any())
 
 
-def _paint(probabilities: Tensor, slots: Tensor) -> Tensor:
-    """Overwrite B,K+1,H,W probabilities with certainty where slots (H,W or B,H,W) name an object."""
-    certain = _one_hot(slots, probabilities.shape[1])
-    where = (slots > 0)[None, None] if slots.ndim == 2 else (slots > 0)[:, None]
-    return torch.where(where, certain, probabilities)
+def _shrink(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
 
 
 def _show(size: tuple[int, ...]) -> str:

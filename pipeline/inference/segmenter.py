@@ -19,8 +19,9 @@ from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import DepthRange, invert, normalise, robust_range
 from pipeline.hourglass.scale_smoothing import ScaleSmoother
 from pipeline.inference.config import InferConfig, InferSwitches
+from pipeline.inference.given import Given
 from pipeline.inference.prepared import prepare
-from pipeline.inference.propagate import Frame, propagate
+from pipeline.inference.propagate import Frame, Pass
 
 _RANGE_FRAMES = 16  # frames of a stream from which the range of its depth is taken
 
@@ -121,6 +122,7 @@ class Segmenter:
         masks: NDArray[np.generic] | Mapping[int, NDArray[np.generic]],
         depth_range: DepthRange | None = None,
         lookahead: int | None = None,
+        gone: Mapping[int, Iterable[int]] | None = None,
     ) -> Generator[NDArray[np.uint8], None, None]:
         """Masks of a video as its frames come.
 
@@ -132,12 +134,13 @@ class Segmenter:
         Args:
             frames: uint8 H,W,3 RGB, all of one size; any iterable, also one without end. Several wait at a time, so
                 each is to be an array of its own.
-            masks: H,W ids of the objects in the first frame; or frame index -> ids of the objects that appear there,
-                see `propagate.propagate`. Integers or booleans.
+            masks: H,W ids of the objects in the first frame; or frame index -> ids of objects that appear in that frame
+                or are corrected there, see `propagate.propagate`. Integers or booleans.
             depth_range: inverse depths that become 0 and 1 (`self.depth.range_of` of frames from all over the video);
                 if None, those of the first frames.
             lookahead: frames taken at a time, in place of `infer.lookahead`; 1 for a camera. Less is slower and gives
-                the same masks.
+                the same masks up to rounding.
+            gone: frame index -> ids of objects that are absent from that frame on, until a mask shows them again.
 
         Yields:
             uint8 H,W ids for each frame.
@@ -148,12 +151,12 @@ class Segmenter:
         config = self._config if lookahead is None else replace(self._config, lookahead=lookahead)
         given = {0: masks} if isinstance(masks, np.ndarray) else masks
         ids = {index: _checked_mask(index, mask) for index, mask in given.items()}
-        return self._propagate(map(_checked_frame, count(), frames), ids, depth_range, config)
+        return self._propagate(map(_checked_frame, count(), frames), Given(ids, gone), depth_range, config)
 
     def _propagate(
         self,
         frames: Iterator[NDArray[np.uint8]],
-        masks: dict[int, NDArray[np.uint8]],
+        given: Given,
         depth_range: DepthRange | None,
         config: InferConfig,
     ) -> Generator[NDArray[np.uint8], None, None]:
@@ -162,8 +165,10 @@ class Segmenter:
             depth_range = self.depth.range_of(first) if first else None
             frames = chain(first, frames)
             del first  # so that the frames go when they are done
-        with closing(self._with_depth(frames, depth_range, config.lookahead)) as given:
-            yield from propagate(self._network, given, masks, self._switches, config, self._device)
+        one_pass = Pass(self._network, given, self._switches, config, self._device)
+        with closing(self._with_depth(frames, depth_range, config.lookahead)) as with_depth:
+            for found in one_pass.run(with_depth):
+                yield found.mask
 
     def _with_depth(
         self, frames: Iterator[NDArray[np.uint8]], depth_range: DepthRange | None, lookahead: int

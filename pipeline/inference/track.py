@@ -6,13 +6,13 @@ from collections import deque
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.dstm.network import DSTM, Query
 from pipeline.inference.budget import Plan
 from pipeline.inference.config import InferConfig
 from pipeline.inference.memory_bank import MemoryBank, Schedule
+from pipeline.inference.planes import resize
 
 
 class _Ahead(NamedTuple):
@@ -104,14 +104,27 @@ class Track:
         Args:
             frame: its index.
             masks: B,K+1,h,w probabilities of each view.
-            given: whether a given mask brought new objects.
+            given: whether a mask was given for it.
         """
+        self._memorize_pending()
         done = self._ahead.popleft()._replace(query=None)  # a part of a batch of queries, which is to go with its last
         self._pending = _Pending(frame, done, masks, given)
 
     def skip(self) -> None:
-        """Take the next frame off without memorizing it."""
+        """Take the next frame off; it does not count for the memory."""
+        self._memorize_pending()
         self._ahead.popleft()
+
+    def pass_over(self, frame: int, given: bool) -> None:
+        """Take the next frame off; the memory does as if it held it, for a later frame takes its slot in any case.
+
+        Args:
+            frame: its index.
+            given: whether it came with a mask.
+        """
+        self._memorize_pending()
+        self._ahead.popleft()
+        self._bank.skip(frame, given)
 
     def to_views(self, planes: Tensor, nearest: bool) -> Tensor:
         """Bring planes of the original frame (1,C,H,W) to this track's size and views: B,C,h,w."""
@@ -120,12 +133,12 @@ class Track:
     def from_views(self, planes: Tensor, height: int, width: int) -> Tensor:
         """Sum of the views of B,C,h,w planes, mirrored back, at the original size: C,H,W."""
         total = planes[0] + planes[1].flip(-1) if self._flip else planes[0]
-        return _resize(total[None], (height, width), nearest=False)[0]
+        return resize(total[None], (height, width), nearest=False)[0]
 
     def _views(self, planes: Tensor, nearest: bool = False) -> Tensor:
         height, width = planes.shape[-2:]
         size = (max(1, round(height * self._scale)), max(1, round(width * self._scale)))
-        planes = _resize(planes, size, nearest)
+        planes = resize(planes, size, nearest)
         if self._flip:
             planes = torch.stack([planes, planes.flip(-1)], dim=1).flatten(0, 1)  # view after view
         return planes.contiguous(memory_format=torch.channels_last)
@@ -141,13 +154,3 @@ class Track:
 
 def _pick(query: Query, part: slice) -> Query:
     return Query(query.key[part], query.value[part], query.skip8[part], query.skip4[part], query.height, query.width)
-
-
-def _resize(planes: Tensor, size: tuple[int, int], nearest: bool) -> Tensor:
-    """N,C,H,W at another size: bilinear with antialiasing where it shrinks, or nearest neighbour."""
-    if tuple(planes.shape[-2:]) == size:
-        return planes
-    if nearest:
-        return F.interpolate(planes, size=size, mode="nearest-exact")
-    smaller = size[0] < planes.shape[-2]
-    return F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=smaller)

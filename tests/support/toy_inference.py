@@ -24,6 +24,7 @@ PLAIN = InferSwitches(tta=False)
 TTA = InferSwitches(tta=True)
 CONFIG = InferConfig(
     split="val",
+    short_side=0,
     memory_every=3,
     memory_frames=0,
     memory_gb=1.0,
@@ -111,6 +112,19 @@ def resize(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     return F.interpolate(x, size=size, mode=mode, align_corners=False, antialias=size[0] < x.shape[-2])
 
 
+def without(probabilities: Tensor, named: Tensor) -> Tensor:
+    """1,K+1,H,W probabilities without some objects, pixel by pixel: what they won goes to the background."""
+    result = probabilities.clone()
+    for y, x in np.ndindex(*probabilities.shape[-2:]):
+        pixel = probabilities[0, :, y, x].tolist()
+        winner = pixel.index(max(pixel))
+        rest = [0.0 if k and bool(named[k - 1]) else p for k, p in enumerate(pixel)]
+        if winner and bool(named[winner - 1]):
+            rest[0] += sum(pixel) - sum(rest)
+        result[0, :, y, x] = torch.tensor(rest) / sum(rest)
+    return result
+
+
 @torch.inference_mode()
 def naive(
     network: DSTM,
@@ -145,7 +159,10 @@ def naive(
         else:
             mean = one_hot(np.zeros_like(masks[0]), n_objects)
         given = one_hot(masks.get(t, np.zeros_like(masks[0])), n_objects)
-        seen |= given[0, 1:].flatten(1).any(dim=1)
+        named = given[0, 1:].flatten(1).any(dim=1)
+        if t and bool((named & seen).any()):
+            mean = without(mean, named)
+        seen |= named
         mean = torch.where(given[:, :1] == 0, given, mean)
         results.append(mean[0].argmax(dim=0).to(torch.uint8).numpy())
         for v, (scale, mirrored) in enumerate(views):
@@ -156,6 +173,7 @@ def naive(
             else:
                 small = resize(given, size, "nearest-exact")
                 small = small.flip(-1) if mirrored else small
-                own = torch.where(small[:, :1] == 0, small, estimates[v])
+                estimate = without(estimates[v], named) if given[:, 1:].any() else estimates[v]
+                own = torch.where(small[:, :1] == 0, small, estimate)
             slots[v, t] = network.memorize(inputs[v][0], inputs[v][1], own)
     return np.stack(results)
