@@ -34,7 +34,8 @@ from pipeline.core.files import write_bytes, write_text
 from pipeline.core.images import encode_jpeg, encode_mask
 from pipeline.datasets.davis import open_davis
 from pipeline.scoring.davis import score_davis
-from pipeline.scoring.evaluation import score_set
+from pipeline.scoring.evaluation import Protocol, score_set
+from pipeline.scoring.result_names import every_frame
 from pipeline.scoring.results import Results
 from pipeline.scoring.sequence import ObjectScore
 
@@ -90,7 +91,8 @@ def draw_set(root: Path, sequences: int, frames: int) -> tuple[Path, Path]:
 
 def ours(davis: Path, results: Path, split: str, jobs: int) -> tuple[float, float]:
     """J and F means by this project."""
-    scores: list[ObjectScore] = score_set(open_davis(davis, split), Results(results), score_davis, jobs)
+    protocol = Protocol(score_davis, every_frame, knows_frames=True)
+    scores: list[ObjectScore] = score_set(open_davis(davis, split), Results(results), protocol, jobs)
     return float(np.mean([s.j.mean for s in scores])), float(np.mean([s.f.mean for s in scores]))
 
 

@@ -1,5 +1,6 @@
 """Score a folder of masks, check it, or pack it for a challenge server; nothing else of the pipeline is needed.
 
+    python -m pipeline.evaluate --truth truth --results masks
     python -m pipeline.evaluate --davis DAVIS --results masks
     python -m pipeline.evaluate --davis DAVIS-2017-trainval-480p.zip --year 2016 --results masks.zip --output s.json
     python -m pipeline.evaluate --davis DAVIS --split test-dev --results masks --submission masks.zip
@@ -14,20 +15,25 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.core.files import write_json, write_text
+from pipeline.core.files import check_output_file, write_json, write_text
 from pipeline.core.runtime import log, run_main
 from pipeline.datasets.davis import open_davis
 from pipeline.datasets.video import VideoSource
 from pipeline.datasets.youtubevos import open_youtubevos
 from pipeline.scoring.davis import score_davis
-from pipeline.scoring.evaluation import score_set
+from pipeline.scoring.evaluation import Protocol, score_set
 from pipeline.scoring.official import differences_table, import_official, official_differences
+from pipeline.scoring.result_names import after_first_mask, every_annotated, every_frame, from_first_mask
 from pipeline.scoring.results import Results
-from pipeline.scoring.sequence import ObjectScore, pair_up
+from pipeline.scoring.sequence import Annotations, ObjectScore, pair_up
 from pipeline.scoring.submission import Server, check, refuse_faults, wanted_masks, write_submission
 from pipeline.scoring.summary import by_sequence, per_object_csv, summarise, table
+from pipeline.scoring.truth import Truth
 from pipeline.scoring.workers import available_cores
 from pipeline.scoring.youtubevos import score_youtubevos
+
+DAVIS = Protocol(score_davis, every_frame, knows_frames=True)
+YOUTUBEVOS = Protocol(score_youtubevos, after_first_mask, knows_frames=True)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,6 +43,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="J, F and J&F of a folder of masks by DAVIS' or YouTube-VOS' rules; a check of it; a zip of it.",
     )
     data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--truth", type=Path, metavar="DIR", help="any masks, <sequence>/<frame>.png; a folder or zip")
     data.add_argument("--davis", type=Path, metavar="ROOT", help="DAVIS: an extracted folder or the published zip")
     data.add_argument("--youtubevos", type=Path, metavar="ROOT", help="YouTube-VOS: an extracted split or its archive")
     parser.add_argument(
@@ -44,8 +51,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--split", help="split to score (default: val for DAVIS, valid for YouTube-VOS)")
     parser.add_argument("--year", type=int, choices=(2016, 2017), help="DAVIS: 2016 merges all objects (default: 2017)")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures of the set and its sequences")
-    parser.add_argument("--per-object", type=Path, metavar="CSV", help="write the figures of every object")
+    parser.add_argument("--resolution", metavar="NAME", help="folder of one size: 480p, 1080p or Full-Resolution")
+    parser.add_argument(
+        "--protocol",
+        choices=("davis", "youtubevos"),
+        help="with --truth, which frames count: all between the first and the last (davis), or all after an object's "
+        "first one (youtubevos, the default)",
+    )
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the scores of the set and its sequences")
+    parser.add_argument("--per-object", type=Path, metavar="CSV", help="write the scores of every object")
     parser.add_argument(
         "--jobs", type=int, default=available_cores(), metavar="N", help="processes (default: %(default)s)"
     )
@@ -58,22 +72,41 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--submission", type=Path, metavar="ZIP", help="check the folder, then pack it for the server")
     options = parser.parse_args(argv)
-    if options.youtubevos and (options.year or options.official):
+    _refuse_contradictions(parser, options)
+    return options
+
+
+def _refuse_contradictions(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if not options.davis and (options.year or options.official):
         parser.error("--year and --official go with --davis")
+    if options.youtubevos and options.resolution:
+        parser.error("--resolution goes with --truth and --davis")
+    if options.truth and (options.split or options.check or options.submission):
+        parser.error("--split, --check and --submission go with --davis and --youtubevos")
+    if options.protocol and not options.truth:
+        parser.error("--protocol goes with --truth")
     if (options.check or options.submission) and (options.output or options.per_object or options.official):
         parser.error("--check and --submission score nothing; leave --output, --per-object and --official out")
-    return options
 
 
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks.
 
     Raises:
-        UserError: unfit data or results.
+        UserError: unfit data or results, or a file that cannot be written, which is found before the work.
     """
+    for option in ("output", "per_object", "submission"):
+        if getattr(options, option):
+            check_output_file(getattr(options, option), "--" + option.replace("_", "-"))
+    if options.official:
+        import_official()  # before the work, should it be missing
+    if options.truth:
+        truth = Truth(options.truth, options.resolution)
+        only = truth.videos[0].name if len(truth.videos) == 1 else None
+        _score(options, truth, Results(options.results, only), _protocol_of(options, truth), truth.binary)
+        return
+    source, results = _open(options), Results(options.results)
     server: Server = "davis" if options.davis else "youtubevos"
-    source = _open(options)
-    results = Results(options.results)
     if options.submission:
         write_submission(source, results, options.submission, server)
     elif options.check:
@@ -81,21 +114,24 @@ def run(options: argparse.Namespace) -> None:
         refuse_faults(check(wanted, results), results)
         log(f"{options.results}: the {len(wanted)} sequences of {source.name} are complete and well-formed")
     else:
-        _score(options, source, results)
+        _score(options, source, results, DAVIS if options.davis else YOUTUBEVOS, options.year == 2016)
 
 
 def _open(options: argparse.Namespace) -> VideoSource:
     if options.davis:
-        return open_davis(options.davis, options.split or "val", options.year or 2017)
+        return open_davis(options.davis, options.split or "val", options.year or 2017, options.resolution)
     return open_youtubevos(options.youtubevos, options.split or "valid")
 
 
-def _score(options: argparse.Namespace, source: VideoSource, results: Results) -> None:
-    if options.official:
-        import_official()  # before the work, should it be missing
-    merge = options.year == 2016
-    rule = score_davis if options.davis else score_youtubevos
-    scores = score_set(source, results, rule, options.jobs, merge=merge, allow_extra=options.allow_extra)
+def _protocol_of(options: argparse.Namespace, truth: Truth) -> Protocol:
+    """Rules for a truth folder; every annotated frame that they could score needs a result."""
+    if options.protocol == "davis":
+        return Protocol(score_davis, every_annotated, truth.knows_frames)
+    return Protocol(score_youtubevos, from_first_mask, truth.knows_frames)
+
+
+def _score(options: argparse.Namespace, source: Annotations, results: Results, protocol: Protocol, merge: bool) -> None:
+    scores = score_set(source, results, protocol, options.jobs, merge=merge, allow_extra=options.allow_extra)
     log(table(scores))
     _write(options, scores)
     if options.official:

@@ -19,7 +19,8 @@ from pipeline.core.runtime import log, run_main
 from pipeline.datasets.config import Split
 from pipeline.datasets.splits import dataset_of, open_split
 from pipeline.scoring.davis import score_davis
-from pipeline.scoring.evaluation import score_set
+from pipeline.scoring.evaluation import Protocol, score_set
+from pipeline.scoring.result_names import every_frame
 from pipeline.scoring.results import Results
 from pipeline.scoring.sequence import scorable
 from pipeline.scoring.summary import per_object_csv, summarise
@@ -46,7 +47,8 @@ def run(raw: Path, masks: Path, split: Split, metrics: Path, jobs: int) -> None:
         write_json(metrics / "scores.json", {"J&F": None})
         write_text(metrics / "per_object.csv", per_object_csv([]))
         return
-    scores = score_set(source, Results(masks), partial(score_davis, copy_first=True), jobs)
+    protocol = Protocol(partial(score_davis, copy_first=True), every_frame, knows_frames=True)
+    scores = score_set(source, Results(masks), protocol, jobs)
     figures = summarise(scores)
     write_json(metrics / "scores.json", figures)
     write_text(metrics / "per_object.csv", per_object_csv(scores))

@@ -77,3 +77,12 @@ def test_nothing_to_score_on_a_server_split(tmp_path: Path) -> None:
     run(raw, tmp_path / "masks", "test-dev", tmp_path / "metrics", 1)
     assert json.loads((tmp_path / "metrics/scores.json").read_text()) == {"J&F": None}
     assert len((tmp_path / "metrics/per_object.csv").read_text().splitlines()) == 1
+
+
+def test_results_numbered_from_another_frame_are_refused(tmp_path: Path, raw: Path) -> None:
+    masks = write_masks(tmp_path / "masks", VIDEOS)
+    for path in sorted((masks / "multi-000").iterdir(), reverse=True):
+        path.rename(path.with_name(f"{int(path.stem) + 1:05d}.png"))
+    with pytest.raises(UserError, match=r"multi-000/00005\.png belongs to no frame of multi-000, and frame 00000"):
+        run(raw, masks, "val", tmp_path / "metrics", 1)
+    assert not (tmp_path / "metrics").exists()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.names import natural_key
 from pipeline.datasets.archive_videos import ArchiveVideos
 from pipeline.datasets.find_archives import find_root, group_by_video, open_published, read_names
 from pipeline.datasets.video import VideoSource
 
+_USUAL = "480p"  # the size that the figures of papers are of
 _ONE_MASK_SPLITS = ("test-dev", "test-challenge")  # only the first frame's mask is published
 
 
-def open_davis(raw: Path, split: str, year: int = 2017) -> VideoSource:
+def open_davis(raw: Path, split: str, year: int = 2017, resolution: str | None = None) -> VideoSource:
     """Open a split of DAVIS.
 
     No mask is decoded here; the objects of a sequence are those of its first mask, read when first asked for.
@@ -22,6 +24,8 @@ def open_davis(raw: Path, split: str, year: int = 2017) -> VideoSource:
         raw: a folder holding the archive, the archive, or an extracted DAVIS folder.
         split: name of a file in `ImageSets/<year>`: train, val, test-dev, test-challenge.
         year: 2017, or 2016 (other split files; all objects merged into one).
+
+        resolution: folder of the size to read (`480p`, `1080p`, `Full-Resolution`); None: `480p`, or the only one.
 
     Returns:
         The source of its sequences, in the order of the split file. In the test splits only the first frame counts
@@ -35,7 +39,8 @@ def open_davis(raw: Path, split: str, year: int = 2017) -> VideoSource:
     archive = open_published(raw, published)
     list_file = f"ImageSets/{year}/{split}.txt"
     root = find_root(archive, list_file)
-    frame_folder, mask_folder = f"{root}JPEGImages/480p", f"{root}Annotations/480p"
+    size = resolution or _only_resolution(archive, f"{root}Annotations/")
+    frame_folder, mask_folder = f"{root}JPEGImages/{size}", f"{root}Annotations/{size}"
     frames = group_by_video(archive, frame_folder, ".jpg")
     masks = group_by_video(archive, mask_folder, ".png")
 
@@ -57,3 +62,20 @@ def open_davis(raw: Path, split: str, year: int = 2017) -> VideoSource:
             raise UserError(f"{where}: mask {orphans[0]}.png has no frame in {frame_folder}; check the archive")
         listing[sequence] = (ids, expected)
     return ArchiveVideos(f"davis-{year}-{split}", archive, frame_folder, mask_folder, listing, merge=year == 2016)
+
+
+def _only_resolution(archive: Archive, masks: str) -> str:
+    """The folder of masks to read where none is named.
+
+    Raises:
+        UserError: several, none of them `480p`.
+    """
+    found = {name.removeprefix(masks).partition("/")[0] for name in archive.names() if name.startswith(masks)}
+    if _USUAL in found or not found:
+        return _USUAL
+    if len(found) > 1:
+        raise UserError(
+            f"{archive.path} has {masks} in {', '.join(sorted(found))}; expected {_USUAL} or only one; choose one "
+            "(pipeline.evaluate: --resolution) or remove the others"
+        )
+    return found.pop()

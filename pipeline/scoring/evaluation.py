@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pipeline.core.errors import UserError
+from pipeline.scoring.result_names import Required, check_names
 from pipeline.scoring.results import Results
 from pipeline.scoring.sequence import Annotations, ObjectScore, pair_up
 from pipeline.scoring.workers import Rule, score_sequences
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How a set is scored.
+
+    Attributes:
+        rule: which objects and frames of a sequence count: `score_davis` or `score_youtubevos`, its options bound.
+        required: the frames of a sequence that must have a result.
+        knows_frames: whether the set knows all frames of a video, so that a result of any other is an error; if not,
+            such results are not scored, and the log counts them.
+    """
+
+    rule: Rule
+    required: Required
+    knows_frames: bool
+
+
 def score_set(
-    source: Annotations, results: Results, rule: Rule, jobs: int, merge: bool = False, allow_extra: bool = False
+    source: Annotations,
+    results: Results,
+    protocol: Protocol,
+    jobs: int,
+    merge: bool = False,
+    allow_extra: bool = False,
 ) -> list[ObjectScore]:
     """Score every object of every sequence of a set.
 
     Args:
         source: the annotations.
         results: the masks to score.
-        rule: `score_davis` or `score_youtubevos`, its options bound.
+        protocol: what counts, and which results must be there.
         jobs: processes; the figures do not depend on it.
         merge: all objects of a sequence count as one, in annotation and result (DAVIS-2016).
         allow_extra: let results hold folders of other sequences too.
@@ -25,7 +49,8 @@ def score_set(
         The objects' figures, in the order of the set.
 
     Raises:
-        UserError: nothing to score against, an unfit annotation or result, or a surplus folder.
+        UserError: nothing to score against, an unfit annotation or result, a frame without a result, or a result
+            that belongs to no frame or sequence.
     """
     if jobs < 1:
         raise UserError(f"jobs is {jobs}; expected the number of processes, at least 1")
@@ -34,6 +59,8 @@ def score_set(
         more = f" ({len(extra)} such folders)" if len(extra) > 1 else ""
         raise UserError(
             f"{results.path}/{extra[0]} belongs to no sequence of {source.name}{more}; expected only those of the "
-            "split; remove it or score the split it belongs to"
+            "split; remove it, score the split it belongs to, or allow it (--allow-extra)"
         )
-    return score_sequences(pair_up(source, results, merge), rule, jobs)
+    pairs = pair_up(source, results, merge)
+    check_names(source, results, protocol.required, protocol.knows_frames)
+    return score_sequences(pairs, protocol.rule, jobs)

@@ -1,7 +1,8 @@
-"""A folder or zip of results: one indexed PNG a frame, `<sequence>/<frame>.png`, or that below `Annotations/`."""
+"""A folder or zip of results: indexed PNGs named `<sequence>/<frame>.png`, or that below `Annotations/`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.core.archives import open_archive
 from pipeline.core.errors import UserError
+from pipeline.core.names import natural_key
 from pipeline.scoring.indexed_png import decode_indexed
+
+RESOLUTION = re.compile(r"\d+p|Full-Resolution")
+"""Name of a folder that holds one of several sizes of a data set."""
 
 _TOP = "Annotations/"
 
@@ -20,25 +25,41 @@ class Results:
 
     Args:
         path: a folder or a zip.
+        only: name of the only sequence, where there is just one: its masks may also lie in `path` itself, or in a
+            folder of any name.
 
     Raises:
         UserError: no such folder or zip.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, only: str | None = None) -> None:
         self.path = path
         self._archive = open_archive(path)
-        names = self._archive.names()
-        inside = bool(names) and all(name.startswith(_TOP) for name in names)
-        self._top = _TOP if inside else ""  # the layout of YouTube-VOS' server
+        self._top = _top_of(self._archive.names())
+        self._masks: dict[str, list[str]] = {}
+        for name in self.names():
+            if name.endswith(".png"):
+                folder, _, file = name.rpartition("/")
+                self._masks.setdefault(folder, []).append(file.removesuffix(".png"))
+        self._folders: dict[str, str] = {}
+        if only is not None and only not in self._masks and len(self._masks) == 1:
+            self._folders[only] = next(iter(self._masks))
 
     def names(self) -> list[str]:
         """Names of all files, sorted, as `<sequence>/<frame>.png` where they are in order."""
         return [name.removeprefix(self._top) for name in self._archive.names()]
 
+    def frames(self, sequence: str) -> list[str]:
+        """Names of a sequence's masks without `.png`, in natural order; empty where there are none."""
+        return sorted(self._masks.get(self._folders.get(sequence, sequence), []), key=natural_key)
+
     def label(self, sequence: str, frame_id: str) -> str:
         """Path of a mask, for messages."""
-        return f"{self.path}/{self._top}{sequence}/{frame_id}.png"
+        return f"{self.path}/{self._member(sequence, frame_id)}"
+
+    def _member(self, sequence: str, frame_id: str) -> str:
+        folder = self._folders.get(sequence, sequence)
+        return f"{self._top}{folder}/{frame_id}.png" if folder else f"{self._top}{frame_id}.png"
 
     def data(self, sequence: str, frame_id: str) -> bytes:
         """The bytes of a mask.
@@ -46,16 +67,15 @@ class Results:
         Raises:
             UserError: it is missing.
         """
-        name = f"{self._top}{sequence}/{frame_id}.png"
+        name = self._member(sequence, frame_id)
         if self._archive.has(name):
             return self._archive.read(name)
-        names = self.names()
-        if any(other.startswith(f"{sequence}/") for other in names):
+        if self.frames(sequence):
             raise UserError(
                 f"{self.label(sequence, frame_id)} is missing; expected a mask for every frame of the sequence, "
                 "named as its annotation; add it (--check names every fault)"
             )
-        tops = sorted({other.partition("/")[0] for other in names})
+        tops = sorted({other.partition("/")[0] for other in self.names()})
         found = f"{', '.join(tops[:3])}{', ...' if len(tops) > 3 else ''}" if tops else "nothing"
         raise UserError(
             f"{self.path}/{sequence} is missing; expected a folder for every sequence of the split; found {found}; "
@@ -75,4 +95,13 @@ class Results:
         found = {name.partition("/")[0] for name in self.names() if "/" in name}
         if self.path.is_dir():
             found |= {entry.name for entry in (self.path / self._top).iterdir() if entry.is_dir()}
-        return sorted(found - set(expected))
+        return sorted(found - {*expected, *self._folders.values()})
+
+
+def _top_of(names: list[str]) -> str:
+    """The folder that holds all sequences: YouTube-VOS' server wants `Annotations/`, DAVIS adds one of a resolution."""
+    top = _TOP if names and all(name.startswith(_TOP) for name in names) else ""
+    heads = {name.removeprefix(top).partition("/")[0] for name in names}
+    if len(heads) == 1 and RESOLUTION.fullmatch(head := heads.pop()):
+        top += f"{head}/"
+    return top
