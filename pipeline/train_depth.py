@@ -30,7 +30,7 @@ from pipeline.hourglass.config import HourglassConfig, TrainDepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
 from pipeline.hourglass.trainer import DepthTrainer
-from pipeline.hourglass.validation import validate
+from pipeline.hourglass.validation import validate, warnings
 from pipeline.settings import load_settings
 from pipeline.sources.checksums import Ledger
 from pipeline.sources.fetch import fetch
@@ -78,6 +78,8 @@ def run(
     save_hourglass(model_path, model)
     write_json(metrics_path, figures)
     log(", ".join(f"{name} {value}" for name, value in figures.items()))
+    for line in warnings(figures, config.validation) if present else []:
+        log(line)
     if not given:
         shutil.rmtree(_state_folder(network, config, raw, scratch), ignore_errors=True)
 

@@ -32,7 +32,14 @@ MAPS = DepthConfig(
     shard_frames=1000,
 )
 JUDGED = DepthValidationConfig(
-    pairs=20, min_ratio=1.0, still_change=0.05, steady=0.9, percentile_low=2.0, percentile_high=98.0
+    pairs=20,
+    min_ratio=1.0,
+    still_change=0.05,
+    steady=0.9,
+    percentile_low=2.0,
+    percentile_high=98.0,
+    warn_si_rmse=0.0,
+    warn_ordered_pairs=0.0,
 )
 
 

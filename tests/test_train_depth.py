@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.core.archives import ZipWriter
 from pipeline.core.errors import UserError
 from pipeline.core.images import encode_jpeg
 from pipeline.hourglass import trainer
+from pipeline.hourglass.averaging import recompute_statistics
 from pipeline.hourglass.batches import augment, epoch_batches, input_sides
 from pipeline.hourglass.checkpoint import PUBLISHED, load_hourglass
 from pipeline.hourglass.config import (
@@ -26,6 +28,8 @@ from pipeline.hourglass.config import (
 )
 from pipeline.hourglass.network import Hourglass
 from pipeline.hourglass.optimizers import DepthOptimizer
+from pipeline.hourglass.replicas import average_statistics, replicate
+from pipeline.hourglass.validation import warnings
 from pipeline.train_depth import run
 
 NETWORK = HourglassConfig(width=0.125, stem_stride=2, input_height=64, input_width=96)
@@ -41,11 +45,20 @@ CONFIG = TrainDepthConfig(
     warmup_steps=2,
     schedule="cosine",
     halve_every=1,
+    ema_decay=0.5,
+    statistics_batches=2,
     precision="fp32",
     loss=DepthLossConfig(data=1.0, gradient=0.75, first_order=0.075, second_order=0.1, scales=3),
     augment=DepthAugmentConfig(flip=True, zoom=1.2, jitter=0.1),
     validation=DepthValidationConfig(
-        pairs=50, min_ratio=1.05, still_change=0.05, steady=0.9, percentile_low=2.0, percentile_high=98.0
+        pairs=50,
+        min_ratio=1.05,
+        still_change=0.05,
+        steady=0.9,
+        percentile_low=2.0,
+        percentile_high=98.0,
+        warn_si_rmse=0.0,
+        warn_ordered_pairs=0.0,
     ),
 )
 
@@ -144,12 +157,94 @@ def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_p
         torch.manual_seed(0)
         model = Hourglass(NETWORK)
         config = replace(CONFIG, optimizer="adam", replicas=replicas, batch=2 * repeat, epochs=1, warmup_steps=0)
+        config = replace(config, ema_decay=0.0, statistics_batches=0)
         half = trainer.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1)
         batch = trainer.DepthBatch(half.frames.repeat(repeat, 1, 1, 1), half.depth.repeat(repeat, 1, 1))
         trainer.DepthTrainer(model, config, 1).run(lambda epoch, b=batch: iter([b]))  # type: ignore[misc]
         steps.append(model.state_dict())
     for name, value in steps[0].items():
         torch.testing.assert_close(steps[1][name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_the_result_is_the_moving_average_of_the_weights() -> None:
+    """Compared with the weights after each step, averaged by hand; the first step starts the average."""
+    torch.manual_seed(0)
+    batches = [trainer.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1) for _ in range(3)]
+    config = replace(CONFIG, replicas=1, batch=2, epochs=1, statistics_batches=0, precision="fp32")
+
+    def watched(model: Hourglass, seen: list[dict[str, torch.Tensor]], epoch: int) -> Iterator[trainer.DepthBatch]:
+        for batch in batches:
+            yield batch
+            seen.append({name: value.detach().clone() for name, value in model.state_dict().items()})
+
+    results = {}
+    for decay in (0.0, 0.75):
+        torch.manual_seed(1)
+        model = Hourglass(NETWORK)
+        seen: list[dict[str, torch.Tensor]] = []
+        fitter = trainer.DepthTrainer(model, replace(config, ema_decay=decay), steps_per_epoch=3)
+
+        fitter.run(partial(watched, model, seen))
+        results[decay] = model.state_dict()
+        steps = seen[:3]
+    for name, value in results[0.75].items():
+        if value.is_floating_point():
+            expected = 0.75 * (0.75 * steps[0][name] + 0.25 * steps[1][name]) + 0.25 * steps[2][name]
+            torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(results[0.0][name], steps[2][name], atol=0, rtol=0)
+
+
+def test_recomputed_statistics_are_the_mean_over_the_batches() -> None:
+    """Of the first BatchNorm layer, whose input does not depend on the others; old statistics leave no trace."""
+    torch.manual_seed(0)
+    model = Hourglass(NETWORK)
+    stem, norm = model.seq[0], model.seq[1]
+    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.fill_(50.0)
+    momenta = [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    batches = [torch.rand(4, 3, 64, 96) * scale for scale in (1.0, 0.5, 2.0)]
+    weights = {name: value.clone() for name, value in model.named_parameters()}
+    recompute_statistics(model, batches, torch.float32)
+    with torch.no_grad():
+        outs = [stem(batch).transpose(0, 1).flatten(1) for batch in batches]
+    mean, variance = (torch.stack(values).mean(0) for values in ([o.mean(1) for o in outs], [o.var(1) for o in outs]))
+    torch.testing.assert_close(norm.running_mean, mean, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(norm.running_var, variance, atol=1e-5, rtol=1e-4)
+    assert not model.training and all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+    assert momenta == [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_statistics_without_batches_stay_as_they_are() -> None:
+    model = Hourglass(NETWORK)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    recompute_statistics(model, [], torch.float32)
+    assert equal(model.state_dict(), before)
+
+
+def test_replicas_share_their_statistics(raw: Path) -> None:
+    torch.manual_seed(0)
+    model = Hourglass(NETWORK)
+    replicas = replicate(model, 3)
+    for i, replica in enumerate(replicas):
+        for buffer in replica.buffers():
+            if buffer.is_floating_point():
+                buffer.fill_(float(i))
+    average_statistics(replicas)
+    for replica in replicas:
+        assert all(bool((b == 1.0).all()) for b in replica.buffers() if b.is_floating_point())
+
+
+def test_a_poor_network_gets_one_line(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = replace(CONFIG.validation, warn_si_rmse=0.2, warn_ordered_pairs=0.85)
+    fine = {"si_rmse": 0.2, "ordered_pairs": 0.85}
+    assert warnings(fine, limits) == []
+    assert warnings({"si_rmse": None, "ordered_pairs": None}, limits) == []
+    (line,) = warnings({"si_rmse": 0.3, "ordered_pairs": 0.8}, limits)
+    assert "si_rmse is 0.300, expected at most 0.2; ordered_pairs is 0.800, expected at least 0.85" in line
+    assert warnings({"si_rmse": 0.3, "ordered_pairs": 0.8}, CONFIG.validation) == []
+    strict = replace(CONFIG, validation=replace(CONFIG.validation, warn_si_rmse=1e-6))
+    train(raw, tmp_path / "out", strict)
+    assert capsys.readouterr().out.count("warning: the depth network is poor") == 1
 
 
 def test_schedules() -> None:

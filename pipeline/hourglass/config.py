@@ -112,6 +112,8 @@ class DepthValidationConfig:
         steady: as `depth.steady`, for the change of static pixels.
         percentile_low: percentile of the inverse depth that becomes 0 when the change of static pixels is measured.
         percentile_high: percentile that becomes 1.
+        warn_si_rmse: where the error is above this, the stage ends with a warning; 0: no check.
+        warn_ordered_pairs: where the share of ordered pairs is below this, likewise; 0: no check.
     """
 
     pairs: int
@@ -120,11 +122,15 @@ class DepthValidationConfig:
     steady: float
     percentile_low: float
     percentile_high: float
+    warn_si_rmse: float
+    warn_ordered_pairs: float
 
     def __post_init__(self) -> None:
         _require(self.pairs >= 1, "train_depth.validation.pairs", self.pairs, "at least 1")
         _require(self.min_ratio >= 1, "train_depth.validation.min_ratio", self.min_ratio, "at least 1.0")
         _require(self.still_change > 0, "train_depth.validation.still_change", self.still_change, "a number above 0")
+        for key in ("warn_si_rmse", "warn_ordered_pairs"):
+            _require(getattr(self, key) >= 0, f"train_depth.validation.{key}", getattr(self, key), "at least 0")
         _require_steady(self.steady, "train_depth.validation")
         _require_percentiles(self.percentile_low, self.percentile_high, "train_depth.validation")
 
@@ -148,6 +154,10 @@ class TrainDepthConfig:
         warmup_steps: steps over which the learning rate rises linearly (published: 0).
         schedule: `halve` every `halve_every` epochs (published), or `cosine` to zero.
         halve_every: epochs between halvings (published: 8).
+        ema_decay: the result is an exponential moving average of the weights, of which a step keeps this share, in
+            [0, 1); 0: the weights of the last step (published).
+        statistics_batches: most batches over which BatchNorm's statistics are computed anew at the end; 0: the running
+            ones of training are kept (published).
         precision: `bf16` trains under autocast, `fp32` without. On a CPU without bfloat16 instructions both compute in
             float32, which is several times faster there.
         loss: the weights of the loss.
@@ -166,6 +176,8 @@ class TrainDepthConfig:
     warmup_steps: int
     schedule: Literal["halve", "cosine"]
     halve_every: int
+    ema_decay: float
+    statistics_batches: int
     precision: Precision
     loss: DepthLossConfig
     augment: DepthAugmentConfig
@@ -178,7 +190,10 @@ class TrainDepthConfig:
         _require(fits, "train_depth.batch", self.batch, f"a multiple of train_depth.replicas ({self.replicas})")
         _require(self.lr > 0, "train_depth.lr", self.lr, "a number above 0")
         _require(self.muon_lr > 0, "train_depth.muon_lr", self.muon_lr, "a number above 0")
-        _require(self.warmup_steps >= 0, "train_depth.warmup_steps", self.warmup_steps, "at least 0")
+        for key in ("warmup_steps", "statistics_batches"):
+            _require(getattr(self, key) >= 0, f"train_depth.{key}", getattr(self, key), "at least 0")
+        accepted = "a number in [0, 1); 0 for no average"
+        _require(0 <= self.ema_decay < 1, "train_depth.ema_decay", self.ema_decay, accepted)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ class Inception(nn.Module):
         layers = [cast(nn.BatchNorm2d, norm) for norm in norms]
         means, variances = ([cast(Tensor, getattr(layer, f"running_{k}")) for layer in layers] for k in ("mean", "var"))
         mean, variance = torch.cat(means), torch.cat(variances)
-        x = F.batch_norm(x, mean, variance, training=self.training, momentum=_MOMENTUM, eps=layers[0].eps)
+        momentum = cast(float, layers[0].momentum)
+        x = F.batch_norm(x, mean, variance, training=self.training, momentum=momentum, eps=layers[0].eps)
         if self.training:
             with torch.no_grad():
                 torch._foreach_copy_(means, mean.split([len(m) for m in means]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -15,11 +15,13 @@ from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.kernels.onednn import arithmetic, describe_arithmetic
 from pipeline.core.runtime import log
+from pipeline.hourglass.averaging import averaged_copy, recompute_statistics
 from pipeline.hourglass.batches import DepthBatch
 from pipeline.hourglass.config import TrainDepthConfig
 from pipeline.hourglass.losses import DepthLosses, depth_loss
 from pipeline.hourglass.network import Hourglass
 from pipeline.hourglass.optimizers import DepthOptimizer
+from pipeline.hourglass.replicas import average_gradients, average_statistics, replicate
 
 _KIND = "hourglass-training"
 
@@ -39,15 +41,16 @@ class DepthTrainer:
         self.model, self._config, self._steps_per_epoch = model, config, steps_per_epoch
         self._optimizer = DepthOptimizer(model, config)
         self._device = next(model.parameters()).device
-        self._replicas = _replicas(model, config.replicas)
-        self._lower = arithmetic(config.precision, self._device) == torch.bfloat16
+        self._average = averaged_copy(model, config.ema_decay) if config.ema_decay else None
+        self._replicas = replicate(model, config.replicas)
+        self._dtype = arithmetic(config.precision, self._device)
         self.epoch = 0
 
     def run(self, batches: Batches, state: Path | None = None) -> None:
-        """Train to the last epoch.
+        """Train to the last epoch; the network then has the averaged weights and the recomputed statistics.
 
         Args:
-            batches: Gives the batches of an epoch.
+            batches: Gives the batches of an epoch; those of one more epoch give the statistics.
             state: File to take up from if it exists, and to write after each epoch.
 
         Raises:
@@ -68,6 +71,7 @@ class DepthTrainer:
                         self._store(state)
             finally:
                 torch.set_num_threads(threads)
+        self._finish(batches(self._config.epochs))
 
     def _one_epoch(self, batches: Iterator[DepthBatch], pool: ThreadPoolExecutor) -> None:
         for replica in self._replicas:
@@ -77,7 +81,6 @@ class DepthTrainer:
             self._optimizer.set_factor(self.rate_factor(self.epoch * self._steps_per_epoch + steps))
             sums += self._step(batch, pool)
             steps += 1
-        self._merge_statistics()
         self.epoch += 1
         terms = ", ".join(f"{name} {value:.4f}" for name, value in zip(DepthLosses._fields, sums / max(1, steps)))
         log(f"epoch {self.epoch}/{self._config.epochs}: {terms}")
@@ -91,22 +94,24 @@ class DepthTrainer:
                 f"the depth loss is {losses[0]:.3g} in epoch {self.epoch + 1}; expected a finite number; "
                 "lower train_depth.lr or raise train_depth.warmup_steps"
             )
-        for parameters in zip(*(replica.parameters() for replica in self._replicas)):
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            if gradients:  # no term of the loss reaches the confidence
-                parameters[0].grad = torch.stack(gradients).mean(0)
+        average_gradients(self._replicas)
         self._optimizer.step()
         for replica in self._replicas:
             replica.zero_grad(set_to_none=True)
+        average_statistics(self._replicas)
+        if self._average is not None:
+            self._average.update_parameters(self.model)
         return losses
 
     def _backward(self, replica: nn.Module, batch: DepthBatch) -> Tensor:
         """Gradients of one part of a batch, and its losses."""
         if len(self._replicas) > 1:
             torch.set_num_threads(1)  # a setting of each thread
-        frames = batch.frames.to(self._device, memory_format=torch.channels_last)
+        frames = self._on_device(batch)
         # each weight is used once a pass, so a cache of converted weights, shared by all threads, gains nothing
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._lower, cache_enabled=False):
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16, cache_enabled=False
+        ):
             log_depth, _ = replica(frames)
         stride = self.model.config.stem_stride
         losses = depth_loss(
@@ -114,6 +119,16 @@ class DepthTrainer:
         )
         losses.total.backward()
         return torch.stack([term.detach() for term in losses]).double().cpu()
+
+    def _on_device(self, batch: DepthBatch) -> Tensor:
+        return batch.frames.to(self._device, memory_format=torch.channels_last)
+
+    def _finish(self, batches: Iterator[DepthBatch]) -> None:
+        """Make the trained network the result."""
+        if self._average is not None:
+            self.model.load_state_dict(self._average.module.state_dict())
+        frames = (self._on_device(batch) for batch in islice(batches, self._config.statistics_batches))
+        recompute_statistics(self.model, frames, self._dtype)
 
     def rate_factor(self, step: int) -> float:
         """Share of the configured learning rate at a step, counted from 0."""
@@ -127,32 +142,16 @@ class DepthTrainer:
             factor *= (step + 1) / config.warmup_steps
         return factor
 
-    def _merge_statistics(self) -> None:
-        """Give all replicas the mean of their running statistics; the first of them is the model itself."""
-        for buffers in zip(*(replica.buffers() for replica in self._replicas)):
-            if buffers[0].is_floating_point() and len(buffers) > 1:
-                mean = torch.stack(buffers).mean(0)
-                for buffer in buffers:
-                    buffer.copy_(mean)
-
     def _store(self, path: Path) -> None:
         weights, optimizer = self.model.state_dict(), self._optimizer.state_dict()
-        save_checkpoint(path, _KIND, {}, weights, optimizer=optimizer, epoch=self.epoch)
+        average = None if self._average is None else self._average.state_dict()
+        save_checkpoint(path, _KIND, {}, weights, optimizer=optimizer, average=average, epoch=self.epoch)
 
     def _restore(self, path: Path) -> None:
         saved = load_checkpoint(path, _KIND)
         self.model.load_state_dict(saved["state_dict"])
         self._optimizer.load_state_dict(saved["optimizer"])
+        if self._average is not None:
+            self._average.load_state_dict(saved["average"])
         self.epoch = int(saved["epoch"])
-        self._replicas = _replicas(self.model, self._config.replicas)
-
-
-def _replicas(model: Hourglass, count: int) -> list[Hourglass]:
-    """The model and copies of it that share its weights but have gradients and batch statistics of their own."""
-    replicas = [model]
-    for _ in range(count - 1):
-        replica = copy.deepcopy(model)
-        for mine, shared in zip(replica.parameters(), model.parameters()):
-            mine.data = shared.data
-        replicas.append(replica)
-    return replicas
+        self._replicas = replicate(self.model, self._config.replicas)

@@ -87,6 +87,30 @@ def validate(
     }
 
 
+def warnings(figures: dict[str, Any], config: DepthValidationConfig) -> list[str]:
+    """What is far outside the range that the recipe is known to reach.
+
+    Args:
+        figures: what `validate` gives.
+        config: the limits.
+
+    Returns:
+        One line, or none: a depth network this bad makes all later results worse, and nothing else notices.
+    """
+    si_rmse, ordered = figures["si_rmse"], figures["ordered_pairs"]
+    found: list[str] = []
+    if config.warn_si_rmse and si_rmse is not None and si_rmse > config.warn_si_rmse:
+        found.append(f"si_rmse is {si_rmse:.3f}, expected at most {config.warn_si_rmse}")
+    if config.warn_ordered_pairs and ordered is not None and ordered < config.warn_ordered_pairs:
+        found.append(f"ordered_pairs is {ordered:.3f}, expected at least {config.warn_ordered_pairs}")
+    if not found:
+        return []
+    return [
+        f"warning: the depth network is poor on its validation frames ({'; '.join(found)}); later results suffer; "
+        "change train_depth.seed or train for more epochs (train_depth.epochs)"
+    ]
+
+
 def _static_changes(
     video: list[Frame], estimates: list[NDArray[np.float32]], config: DepthValidationConfig
 ) -> dict[str, Counted]:
