@@ -1,22 +1,29 @@
-"""Bring published weights into the pipeline's checkpoints.
+"""Bring published weights into the pipeline's checkpoints, and write the weights that ship.
 
     python -m pipeline.convert mannequin best_depth_Ours_Bilinear_inc_3_net_G.pth models/paper/depth.pt
     python -m pipeline.convert stm STM_weights.pth models/paper/stm.pt
+    python -m pipeline.convert ship models/lite/dstm.pt weights/dstm-lite.safetensors
 
 `mannequin`: the single-view depth network of the MannequinChallenge release. `stm`: STM's release, the network of the
-paper's Table 2 without any of its columns. Weights are held to the network strictly.
+paper's Table 2 without any of its columns. `ship`: a trained D-STM as a small file in half precision, with its
+configuration in it. All weights must fit the network exactly.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
+import torch
+
 from pipeline.core.checkpoint import save_checkpoint
+from pipeline.core.errors import UserError
 from pipeline.core.files import check_output_file
 from pipeline.core.runtime import log, run_main
-from pipeline.dstm.checkpoint import KIND
+from pipeline.dstm.checkpoint import KIND, load_dstm
 from pipeline.dstm.config import to_plain
+from pipeline.dstm.safetensors_file import SUFFIX, save_safetensors
 from pipeline.hourglass.checkpoint import read_published, save_hourglass
 from pipeline.pretrained import stm
 
@@ -51,7 +58,24 @@ def convert_stm(source: Path, target: Path) -> None:
     log(f"{target}: STM of {source.name}, {sum(t.numel() for t in network.state_dict().values())} weights")
 
 
-CONVERSIONS = {"mannequin": convert_mannequin, "stm": convert_stm}
+def convert_ship(source: Path, target: Path) -> None:
+    """Write a trained D-STM in half precision, as weights ship.
+
+    Args:
+        source: a checkpoint of pretrain or train.
+        target: the `.safetensors` file to write; `pipeline.segment` takes it as `--weights`.
+
+    Raises:
+        UserError: `source` is missing or damaged, or `target` has another suffix.
+    """
+    if target.suffix != SUFFIX:
+        raise UserError(f"{target} is the target; expected a name that ends in {SUFFIX}; correct it")
+    save_safetensors(target, load_dstm(source, torch.device("cpu")))
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    log(f"{target}: D-STM of {source.name}, {target.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}")
+
+
+CONVERSIONS = {"mannequin": convert_mannequin, "stm": convert_stm, "ship": convert_ship}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pipeline.core.checkpoint import load_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.dstm.config import from_plain
 from pipeline.dstm.network import DSTM
+from pipeline.dstm.safetensors_file import SUFFIX, read_safetensors
 
 KIND = "dstm"
 
@@ -18,7 +19,8 @@ def load_dstm(path: Path, device: torch.device) -> DSTM:
     """Rebuild the network a checkpoint was saved from.
 
     Args:
-        path: a file of kind `dstm` (written by pretrain, train or pipeline.convert).
+        path: a checkpoint of kind `dstm` (written by pretrain, train or pipeline.convert), or a `.safetensors` file
+            (written by pipeline.convert ship).
         device: where the network goes.
 
     Returns:
@@ -27,10 +29,14 @@ def load_dstm(path: Path, device: torch.device) -> DSTM:
     Raises:
         UserError: missing or damaged file, another kind, or weights that do not fit the stored configuration.
     """
-    loaded = load_checkpoint(path, KIND)
-    switches, config = from_plain(loaded["config"])
+    if path.suffix == SUFFIX:
+        plain, weights = read_safetensors(path)
+    else:
+        loaded = load_checkpoint(path, KIND)
+        plain, weights = loaded["config"], loaded["state_dict"]
+    switches, config = from_plain(plain)
     network = DSTM(switches, config, awaits_weights=True)
-    load_weights(network, loaded["state_dict"], path)
+    load_weights(network, weights, path)
     return network.to(device).eval()
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from importlib.util import find_spec
 from pathlib import Path
-from zipfile import BadZipFile
 
 import timm
-import torch
 from torch import Tensor, nn
 
+from pipeline.core.checkpoint import read_torch
 from pipeline.core.errors import UserError
 
 PACKAGE = "package"
@@ -104,16 +102,7 @@ def _rename(weights: dict[str, Tensor], expected: dict[str, Tensor], name: str, 
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(
-            f"network.pretrained is {path}, which is not a file; expected true, false, package or the path of ImageNet "
-            "weights; correct it in params.yaml"
-        )
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, OSError, ValueError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"{path} cannot be read ({line}); expected a state dict; download it again") from None
+    loaded = read_torch(path, "ImageNet weights, a state dict (network.pretrained)", "correct it in params.yaml")
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise UserError(f"{path} does not hold a state dict; expected names and tensors; give another file")
     return loaded
