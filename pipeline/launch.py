@@ -1,6 +1,6 @@
 """Start a stage in one process, or in several through torchrun, as `runtime.processes` says.
 
-The number of processes is no parameter of a stage: the global batch is split among them, so the result is the same.
+The number of processes is not a parameter of a stage: the global batch is split among them, so the result is the same.
 
 Run: python -m pipeline.launch {pipeline.pretrain,pipeline.train,pipeline.infer}
 """
@@ -21,7 +21,7 @@ def command(stage: str, processes: int) -> list[str]:
     """The command line that runs `stage`.
 
     Raises:
-        UserError: no such stage.
+        UserError: there is no such stage.
     """
     if stage not in STAGES:
         raise UserError(f"{stage!r} cannot be launched; expected one of {', '.join(STAGES)}")

@@ -1,4 +1,4 @@
-"""All of params.yaml, checked as a whole by every command."""
+"""All of params.yaml; every command checks the complete file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.training.config import LossSwitches, TrainingConfig
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How a stage is run; nothing here changes a result, but `processes` with batch norm on a CPU.
+    """How a stage is run. Nothing here changes a result, except `processes` with batch norm on a CPU.
 
     Attributes:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -50,10 +50,10 @@ class ProfileParams:
     """One profile: a section for each stage and network.
 
     Attributes:
-        data: where each data set is taken from.
-        render: whether the sample is rendered; a profile that takes nothing from it says false.
+        data: the source of each data set.
+        render: whether the sample is rendered; false in a profile that does not use it.
         synthesis: the simulated videos.
-        live: simulated videos that are drawn anew in training instead.
+        live: simulated videos that are drawn again each time during training instead.
         hourglass: the depth network.
         train_depth: its training.
         depth: its use.
@@ -76,14 +76,14 @@ class ProfileParams:
     infer: InferConfig
 
 
-# Sections of the file that `shared` may hold for all profiles; `training` is what pretrain and train have in common.
+# Sections that `shared` may contain for all profiles; `training` is what pretrain and train have in common.
 SHARED = ("synthesis", "live", "hourglass", "train_depth", "depth", "network", "training", "infer")
 TRAININGS = ("pretrain", "train")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The file; a profile's sections are complete, wherever in the file their keys stand.
+    """The content of the file; a profile's sections are complete, including keys from `shared`.
 
     Attributes:
         profile: name of the active profile.
@@ -92,7 +92,7 @@ class Settings:
         loss: switches of the loss.
         infer: switches of inference.
         runtime: how a stage is run.
-        world: the rendered world of the sample.
+        world: the rendered sample.
         profiles: all profiles by name.
     """
 
@@ -118,10 +118,10 @@ class Settings:
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:
-    """Read and check the whole file, all profiles.
+    """Read and check the complete file, with all profiles.
 
     Raises:
-        UserError: no file, not a YAML file, or a key that is unknown, missing, mistyped or given twice.
+        UserError: the file is missing or not a YAML file, or a key is unknown, missing, mistyped or given twice.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist in {Path.cwd()}; expected the parameters; run from the project's root")
@@ -141,9 +141,9 @@ def load_settings(path: Path = Path("params.yaml")) -> Settings:
 
 
 def _complete_profile(name: str, profile: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """The profile's sections with the shared keys, and with `training` spread over its two stages."""
+    """The profile's sections with the shared keys, and with `training` copied to its two stages."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise UserError(f"a profile is called {name!r}; expected letters, digits, _ and - (a folder's name); rename it")
+        raise UserError(f"a profile is named {name!r}; expected letters, digits, _ and - (a folder's name); rename it")
     training = _mapping(profile, "training", f"profiles.{name}.")
     sections: dict[str, Any] = {}
     for key, section in profile.items():

@@ -1,8 +1,8 @@
 """Simulate short videos from the segmented stills of one data set.
 
-Shards are made by several processes; each depends on its number alone, so that neither the number of processes nor an
-interruption changes the result. Beside the shards lie `clips.csv` (name, image, n_objects) and `skipped.csv` (image,
-reason, n): what was left out and why.
+Several processes make shards. A shard depends only on its number, so neither the number of processes nor an
+interruption changes the result. Next to the shards are `clips.csv` (name, image, n_objects) and `skipped.csv` (image,
+reason, n), which says what was left out and why.
 
 Reads: data/${profile}/raw/${item}
 Writes: data/${profile}/simulated/${item}
@@ -55,16 +55,18 @@ def run(dataset: str, config: SynthesisConfig, raw: Path, output: Path, scratch:
     Args:
         dataset: `msra10k`, `coco` or `voc`.
         config: section `synthesis` of the profile.
-        raw: folder of the archives and their manifest; a manifest without files gives no clips.
+        raw: folder of the archives and their manifest; with an empty manifest there are no clips.
         output: folder to write.
         scratch: folder for finished shards of an interrupted run; kept under a digest of settings, data and code.
         workers: number of processes.
 
     Raises:
-        UserError: no such data set, unreadable data, or another run at work on the same.
+        UserError: no such data set, unreadable data, or another run is working on the same data set.
     """
     if dataset not in READERS:
-        raise UserError(f"no stills {dataset!r}; expected one of {', '.join(READERS)}; correct the command")
+        raise UserError(
+            f"there is no data set of stills {dataset!r}; expected one of {', '.join(READERS)}; correct the command"
+        )
     files = _read_manifest(raw / "manifest.json")
     if not files:
         write_nothing(output)
@@ -78,7 +80,7 @@ def run(dataset: str, config: SynthesisConfig, raw: Path, output: Path, scratch:
         n_shards = -(-count_clips(stills, config) // config.clips_per_shard)
         todo = [n for n in range(n_shards) if not (_record(shards, n).exists() and _archive(shards, n).exists())]
         if len(todo) < n_shards:
-            log(f"{dataset}: {n_shards - len(todo)} of {n_shards} shards are there from an interrupted run")
+            log(f"{dataset}: {n_shards - len(todo)} of {n_shards} shards are kept from an interrupted run")
         done = _make_shards(stills, config, shards, todo, workers)
         for _ in progress(done, len(todo), f"{dataset} shards"):
             pass
@@ -87,7 +89,7 @@ def run(dataset: str, config: SynthesisConfig, raw: Path, output: Path, scratch:
 
 
 def write_nothing(output: Path) -> None:
-    """Write the output of a data set that gives no clips.
+    """Write the output of a data set without clips.
 
     Args:
         output: folder to write.
@@ -98,7 +100,7 @@ def write_nothing(output: Path) -> None:
 
 def _read_manifest(path: Path) -> list[dict[str, object]]:
     if not path.exists():
-        raise UserError(f"{path} does not exist; expected the data set as the download stage leaves it; run that first")
+        raise UserError(f"{path} does not exist; expected the data set from the download stage; run that first")
     files: list[dict[str, object]] = json.loads(path.read_text())["files"]
     return files
 
@@ -108,19 +110,19 @@ def _archive(folder: Path, number: int) -> Path:
 
 
 def _record(folder: Path, number: int) -> Path:
-    """What a shard holds; written after it, so that it also says that the shard is whole."""
+    """The record of a shard; written after it, so that it also shows that the shard is complete."""
     return folder / f"shard-{number:05d}.json"
 
 
 def _make_shards(
     stills: StillSource, config: SynthesisConfig, folder: Path, todo: Sequence[int], workers: int
 ) -> Iterator[int]:
-    """Make shards, in this process or in several; yields the number of each when it is whole."""
+    """Make shards, in this process or in several; yields the number of each when it is complete."""
     if workers <= 1 or len(todo) <= 1:
         for number in todo:
             yield _make_shard(stills, config, folder, number)
         return
-    # forked, so that all share the index of the data set, which for COCO takes gigabytes
+    # forked, so that all share the index of the data set, which takes gigabytes for COCO
     context = multiprocessing.get_context("fork")
     setting = (stills, config, folder, os.getpid())
     pool = ProcessPoolExecutor(min(workers, len(todo)), context, _start_worker, setting)
@@ -129,8 +131,8 @@ def _make_shards(
             yield future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a process that simulates clips was killed, perhaps for want of memory; expected it to end by itself; "
-            "lower runtime.workers and run again, finished shards are kept"
+            "a process that simulates clips was killed, perhaps because memory ran out; expected it to finish; "
+            "lower runtime.workers and rerun, finished shards are kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -142,13 +144,13 @@ _worker: tuple[StillSource, SynthesisConfig, Path] | None = None  # set once in 
 def _start_worker(stills: StillSource, config: SynthesisConfig, folder: Path, parent: int) -> None:
     global _worker
     _worker = (stills, config, folder)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all processes; the parent alone reports it
-    cv2.setNumThreads(0)  # one process a core is enough, and OpenCV's threads do not survive a fork
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all processes; only the parent reports it
+    cv2.setNumThreads(0)  # one process per core is enough, and OpenCV's threads do not survive a fork
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: as an orphan it would hold the scratch folder's lock for ever."""
+    """End this process if its parent is gone; an orphan would keep the lock of the scratch folder."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
@@ -182,7 +184,7 @@ def _write_clip(archive: ZipWriter, name: str, clip: Clip, quality: int) -> None
 
 
 def _collect(dataset: str, stills: StillSource, shards: Path, n_shards: int, output: Path) -> None:
-    """Move the shards that hold clips into the output and tell what was left out."""
+    """Move the shards that have clips into the output and log what was left out."""
     clips: list[tuple[str, str, int]] = []
     skipped: list[Skipped] = []
     n_kept = 0
@@ -197,7 +199,7 @@ def _collect(dataset: str, stills: StillSource, shards: Path, n_shards: int, out
         if not clips:
             raise UserError(
                 f"{dataset}: none of {len(stills.images)} images gave a clip ({_summary(skipped)}); expected objects "
-                "of at least min_area; lower it or take other data"
+                "of at least min_area; lower it or use other data"
             )
         rows = _merge(skipped)
         _write_tables(folder, clips, rows)
@@ -206,7 +208,7 @@ def _collect(dataset: str, stills: StillSource, shards: Path, n_shards: int, out
 
 
 def _merge(skipped: Sequence[Skipped]) -> list[Skipped]:
-    """One row for each image and reason: clips are added up, small instances are those of the image, counted once."""
+    """One row for each image and reason: clips are added up; small instances of an image are counted once."""
     merged: dict[tuple[str, str], int] = {}
     for image, reason, n in skipped:
         before = merged.get((image, reason), 0)
@@ -234,7 +236,7 @@ def _write_tables(folder: Path, clips: Sequence[tuple[str, str, int]], skipped: 
 
 
 def main() -> None:
-    """Simulate from the stills named on the command line, as params.yaml says."""
+    """Simulate clips of the data set named on the command line, with the settings of params.yaml."""
     if len(sys.argv) != 2:
         raise UserError(f"{len(sys.argv) - 1} arguments given; expected one data set: {', '.join(READERS)}")
     dataset = sys.argv[1]
@@ -242,7 +244,7 @@ def main() -> None:
     layout = Layout(Path.cwd(), settings.profile)
     if settings.profile_params.live.use:
         write_nothing(layout.simulated(dataset))
-        log(f"{dataset}: clips are drawn anew in training (live.use), none are stored")
+        log(f"{dataset}: training draws new clips each time (live.use), so none are stored")
         return
     run(
         dataset,

@@ -53,15 +53,15 @@ def test_numbers_as_yaml_gives_them(value: Any, wanted: float) -> None:
         ("on", 1, "root.on is 1 (int); expected true or false"),
         ("on", "true", "root.on is 'true' (str); expected true or false"),
         ("kind", "c", "root.kind is 'c' (str); expected one of a, b"),
-        ("sides", 3, "root.sides is 3 (int); expected a list of a whole number"),
-        ("sides", [1, 2.5], "root.sides[1] is 2.5 (float); expected a whole number"),
+        ("sides", 3, "root.sides is 3 (int); expected a list, each item an integer"),
+        ("sides", [1, 2.5], "root.sides[1] is 2.5 (float); expected an integer"),
         ("limit", "much", "root.limit is 'much' (str); expected a number"),
         ("inner", 4, "root.inner is 4 (int); expected a mapping with the keys rate, steps"),
         ("inner.rate", True, "root.inner.rate is True (bool); expected a number"),
         ("inner.rate", "fast", "root.inner.rate is 'fast' (str); expected a number"),
         ("inner.rate", float("nan"), "expected a number"),
-        ("inner.steps", 1.0, "root.inner.steps is 1.0 (float); expected a whole number"),
-        ("inner.steps", True, "root.inner.steps is True (bool); expected a whole number"),
+        ("inner.steps", 1.0, "root.inner.steps is 1.0 (float); expected an integer"),
+        ("inner.steps", True, "root.inner.steps is True (bool); expected an integer"),
         ("inner.step", 1, "unknown key root.inner.step; expected one of rate, steps"),
         ("name", None, "root.name is None (nothing); expected a string"),
     ],
@@ -79,7 +79,7 @@ def test_refusals(path: str, value: Any, message: str) -> None:
 
 
 def test_missing_key() -> None:
-    with pytest.raises(UserError, match=r"missing key root\.inner\.steps; expected a whole number"):
+    with pytest.raises(UserError, match=r"missing key root\.inner\.steps; expected an integer"):
         build(Outer, {**GOOD, "inner": {"rate": 1.0}}, "root")
 
 
@@ -185,7 +185,7 @@ def test_shared_and_common_values_reach_their_stages(tmp_path: Path) -> None:
         ({"profiles__paper__infer": 3}, "profiles.paper.infer is 3 (int); expected a mapping"),
         ({"profiles__paper": 3}, "profiles.paper is 3; expected a mapping of sections"),
         ({"profiles": None}, "profiles is None; expected a mapping of sections"),
-        ({"profiles__a/b": {}}, "a profile is called 'a/b'; expected letters"),
+        ({"profiles__a/b": {}}, "a profile is named 'a/b'; expected letters"),
     ],
 )
 def test_refusals_of_the_whole_file(values: dict[str, Any], message: str, tmp_path: Path) -> None:

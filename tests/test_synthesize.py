@@ -152,7 +152,7 @@ def _slow(stills: FakeStills, index: int, config: SynthesisConfig) -> object:
 
 
 def test_killed_run_frees_its_folder(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill that only reaches the stage: its processes follow it and a second run goes on."""
+    """A kill that only reaches the stage: its processes end, too, and a second run continues."""
     whole = content(room.run("whole"))
     monkeypatch.setattr(synthesize, "simulate", _slow)
     stage = multiprocessing.get_context("fork").Process(target=room.run, args=("out", SHARDED, 2))
@@ -170,9 +170,9 @@ def test_killed_run_frees_its_folder(room: Room, monkeypatch: pytest.MonkeyPatch
             assert content(room.run("out")) == whole
             return
         except UserError as error:
-            assert "held by another run" in str(error)
+            assert "locked by another run" in str(error)
             time.sleep(0.1)
-    raise AssertionError("the lock is still held")
+    raise AssertionError("the folder is still locked")
 
 
 def test_skipped_are_named(room: Room) -> None:
@@ -195,7 +195,7 @@ def test_rows_of_a_reason_are_merged() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_refusals(room: Room, workers: int) -> None:
-    with pytest.raises(UserError, match="no stills 'davis'"):
+    with pytest.raises(UserError, match="no data set of stills 'davis'"):
         synthesize.run("davis", SHARDED, room.raw, room.root / "out", room.root / ".scratch", workers)
     with pytest.raises(UserError, match="none of 6 images gave a clip"):
         room.run("out", replace(SHARDED, min_area=0.2, max_area=0.3), workers)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Section(dict[str, Any]):
-    """A mapping put together from several places of a file.
+    """A mapping combined from several places of a file.
 
     Attributes:
         places: for each key, the dotted path of the mapping that holds it.
@@ -26,11 +26,11 @@ class Section(dict[str, Any]):
 
 
 def merge(parts: Mapping[str, Any]) -> Section:
-    """Put one mapping together from several, so that a value that several share is written once.
+    """Combine several mappings into one, so that a shared value is written only once.
 
     Args:
-        parts: what YAML gave, by its dotted path in the file, the most special one last. A key may stand in one of
-            them only; mappings of the same key are merged.
+        parts: parsed YAML by its dotted path in the file, the most specific one last. A key may be in only one of
+            them; mappings of the same key are merged.
 
     Raises:
         UserError: a part is not a mapping, or two parts give the same key.
@@ -56,8 +56,8 @@ def build(cls: type[T], mapping: Any, path: str) -> T:
     Args:
         cls: a dataclass whose fields are dataclasses, bool, int, float, str, Literal, tuple[X, ...], dict[str, X],
             X | None or bool | str.
-        mapping: what YAML gave, or a `Section`.
-        path: where the mapping stands in the file (`profiles.sample.train`), for errors.
+        mapping: parsed YAML, or a `Section`.
+        path: of the mapping in the file (`profiles.sample.train`), for errors.
 
     Raises:
         UserError: an unknown, missing or mistyped key, named with its path and the accepted values.
@@ -77,7 +77,7 @@ def build(cls: type[T], mapping: Any, path: str) -> T:
 
 
 def convert(kind: Any, value: Any, path: str) -> Any:
-    """Convert one YAML value to the annotated type, refusing everything that is not exactly of it."""
+    """Convert one YAML value to the annotated type, refusing everything that is not exactly of that type."""
     if is_dataclass(kind) and isinstance(kind, type):
         return build(kind, value, path)
     origin = get_origin(kind)
@@ -128,7 +128,7 @@ def _names(cls: type[Any]) -> list[str]:
 
 
 def _place(mapping: dict[str, Any], path: str, key: str) -> str:
-    """Where in the file a key of the mapping stands."""
+    """The path of a key of the mapping in the file."""
     return _join(mapping.places[key] if isinstance(mapping, Section) else path, key)
 
 
@@ -153,7 +153,7 @@ def _describe(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join("null" if a is type(None) else _describe(a) for a in get_args(kind))
     if origin is tuple:
-        return f"a list of {_describe(get_args(kind)[0])}"
+        return f"a list, each item {_describe(get_args(kind)[0])}"
     if origin is dict:
-        return f"a mapping to {_describe(get_args(kind)[1])}"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}.get(kind, str(kind))
+        return f"a mapping, each value {_describe(get_args(kind)[1])}"
+    return {bool: "true or false", int: "an integer", float: "a number", str: "a string"}.get(kind, str(kind))

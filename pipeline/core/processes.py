@@ -1,4 +1,4 @@
-"""One process, or several under torchrun: who is who, who does what, and how they agree."""
+"""One process, or several under torchrun: rank, world size, sharing of work, and communication."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipeline.core.errors import UserError
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(days=30)  # one process may wait for another's last sequence or file, however long it takes
+_PATIENCE = timedelta(days=30)  # a process waits for another's last sequence or file for as long as that takes
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its equals.
+    """Rank of this process and number of processes.
 
     Attributes:
         rank: from 0.
-        count: number of processes.
+        count: number of processes (world size).
     """
 
     rank: int
@@ -33,18 +33,18 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process decides, writes files and reports."""
+        """Whether this is rank 0, which decides, writes files and logs."""
         return self.rank == 0
 
     def share(self, batch: int) -> range:
-        """Places in a global batch that are this process'.
+        """Indices in a global batch that belong to this process.
 
         Raises:
-            UserError: the batch cannot be shared evenly.
+            UserError: the batch cannot be divided evenly.
         """
         if batch % self.count:
             raise UserError(
-                f"batch is {batch} over {self.count} processes; expected a multiple; change runtime.processes"
+                f"batch is {batch} over {self.count} processes; expected a multiple of it; change runtime.processes"
             )
         return range(self.rank, batch, self.count)
 
@@ -57,7 +57,7 @@ class Processes:
         return dict(zip(values, (packed / self.count).tolist(), strict=True))
 
     def agree(self, value: T) -> T:
-        """The first process' value, in every process, once all have come this far."""
+        """The value of rank 0, in every process; waits for all processes."""
         if self.count == 1:
             return value
         box = [value]
@@ -65,7 +65,7 @@ class Processes:
         return box[0]
 
     def gather(self, values: list[T]) -> list[T]:
-        """The values of all processes, in every process, once all have come this far."""
+        """The values of all processes, in every process; waits for all processes."""
         if self.count == 1:
             return values
         parts: list[list[T]] = [[] for _ in range(self.count)]
@@ -75,12 +75,12 @@ class Processes:
 
 @contextmanager
 def join_processes() -> Iterator[Processes]:
-    """Join torchrun's group for the length of the block; outside of torchrun stand alone."""
+    """Join torchrun's process group inside the block; without torchrun, a single process."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Processes(0, 1)
         return
-    # gloo for what lies on the CPU (numbers, objects), NCCL for gradients on GPUs
+    # gloo for data on the CPU (numbers, objects), NCCL for gradients on GPUs
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     try:
         yield Processes(dist.get_rank(), count)

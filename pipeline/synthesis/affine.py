@@ -13,12 +13,12 @@ from pipeline.synthesis.config import SynthesisConfig
 
 @dataclass(frozen=True)
 class Affine:
-    """One frame's departure from where a layer stands.
+    """The motion of a layer in one frame, relative to its position.
 
     Attributes:
-        rotation: degrees, positive from x to y (clockwise in a picture).
+        rotation: degrees, positive from x to y (clockwise in an image).
         scale: factor of both sides.
-        shear: degrees by which the y axis leans along x.
+        shear: degrees by which the y axis is tilted along x.
         shift_x: shift to the right, as a share of the frame's width.
         shift_y: shift down, as a share of the frame's height.
     """
@@ -35,11 +35,11 @@ def draw_motion(config: SynthesisConfig, rng: np.random.Generator) -> list[Affin
 
     Args:
         config: ranges, number of frames and kind of motion.
-        rng: where the randomness comes from.
+        rng: source of all randomness.
 
     Returns:
         `n_frames` affines: drawn one by one (`independent`), or in equal steps from one drawn affine to another
-        (`smooth`), which stay in the same ranges since those are intervals.
+        (`smooth`), which stay in the ranges because these are intervals.
     """
     reach = np.array([config.rotation, 0.0, config.shear, config.translation, config.translation])
     low, high = -reach, reach.copy()
@@ -61,11 +61,11 @@ def to_matrix(
     Args:
         affine: turned, scaled and sheared about the pivot, then shifted.
         pivot: x, y of a point of the layer.
-        place: x, y where that point stands in the frame without a shift.
+        place: x, y of that point in the frame, without the shift.
         frame: height and width of the frame, in which the shift is measured.
 
     Returns:
-        float64 2,3, for pixel coordinates x, y with whole numbers at pixel centres (as in OpenCV).
+        float64 2,3, for pixel coordinates x, y with integers at pixel centres (as in OpenCV).
     """
     height, width = frame
     angle, lean = math.radians(affine.rotation), math.tan(math.radians(affine.shear))

@@ -1,4 +1,4 @@
-"""Lay a background and cut-out objects over one another: colours with a soft edge, labels without."""
+"""Compose a background and cut-out objects: colours with soft edges, labels with hard ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.synthesis.layers import OBJECT, VOID, Layer
 
-_FEATHER_SIGMA = 0.7  # pixels; about what a camera's own sharpness gives
+_FEATHER_SIGMA = 0.7  # pixels; about the blur of a camera's own edges
 
 
 def paste_labels(
@@ -26,7 +26,7 @@ def paste_labels(
 
     Returns:
         uint8 H,W: 0 background, ids, 255 void. Void of any layer stays void where that layer is on top. Beyond its
-        edge the background is mirrored; a mirrored target is void there, as it is and is not the object.
+        edge the background is mirrored; a mirrored target is void, because it looks like the object but is not it.
     """
     mask = np.zeros(frame, np.uint8)
     for depth, (layer, identity, matrix) in enumerate(zip(layers, ids, matrices)):
@@ -42,7 +42,7 @@ def paste_labels(
 def paste_colours(
     layers: Sequence[Layer], matrices: Sequence[NDArray[np.float64]], frame: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """The picture of one frame, uint8 H,W,3; arguments as in `paste_labels`.
+    """The colours of one frame, uint8 H,W,3; arguments as in `paste_labels`.
 
     The background is mirrored beyond its edge. A cut-out is blended by its warped outline, blurred a little.
     """
@@ -56,7 +56,7 @@ def paste_colours(
             continue
         rows, columns = slice(max(0, top - 2), top + height + 2), slice(max(0, left - 2), left + width + 2)
         soft = cv2.GaussianBlur(alpha, (0, 0), _FEATHER_SIGMA)[rows, columns, None]
-        # colours are continued beyond the cut-out's edge, or the soft edge would darken it
+        # colours continue beyond the cut-out's edge; otherwise the soft edge would be darker
         colours = _warp(layer.rgb, matrix, frame, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE, 0)[rows, columns]
         canvas[rows, columns] = np.rint(soft * colours + (1 - soft) * canvas[rows, columns]).astype(np.uint8)
     return canvas

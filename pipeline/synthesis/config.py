@@ -18,27 +18,27 @@ class SynthesisConfig:
     """How stills become clips.
 
     Attributes:
-        seed: every clip's random numbers derive from it, the data set's name and the clip's number.
-        n_clips: clips of a data set; 0 means one for each image. Clip i starts from image i mod n of a random order,
-            so that an image without a usable object costs its clips (counted, not replaced).
+        seed: with the data set's name and the clip's number, it seeds the clip's random numbers.
+        n_clips: clips of a data set; 0 means one for each image. Clip i starts from image i mod n of a random order.
+            The clips of an image without a usable object are counted and not replaced.
         n_frames: frames of a clip (paper: 3).
         short_side: rows or columns of a frame, whichever are fewer, in pixels.
-        crop_min: least share of the background image's sides that a frame shows; the rest is cropped away.
-        rotation: largest rotation of a frame's affine, degrees to both sides (STM: 20).
-        scale_min: least scale of a frame's affine (STM: 0.9).
+        crop_min: smallest share of the background image's sides that a frame shows; the rest is cropped.
+        rotation: largest rotation of a frame's affine, degrees in both directions (STM: 20).
+        scale_min: smallest scale of a frame's affine (STM: 0.9).
         scale_max: largest scale of a frame's affine (STM: 1.1).
-        shear: largest shear of a frame's affine, degrees to both sides (STM: 10).
-        translation: largest shift of a frame's affine, as a share of the frame's sides, to both sides.
+        shear: largest shear of a frame's affine, degrees in both directions (STM: 10).
+        translation: largest shift of a frame's affine, as a share of the frame's sides, in both directions.
         motion: `independent`: a new affine for each frame (STM); `smooth`: from one drawn affine to another in equal
             steps.
-        max_objects: a clip has 1 to this many (STM: 3).
+        max_objects: largest number of objects in a clip (STM: 3).
         in_place: share of the clips whose first object stays in its own image, moving with it (STM: all single-object
             ones); in the others it is pasted onto another image.
-        min_area: instances covering a smaller share of their image are passed over.
-        max_area: a pasted object covering a larger share of the frame is made that small.
-        min_visible: least share of an object that the first frame must show, neither hidden nor cut off.
+        min_area: instances that cover a smaller share of their image are skipped.
+        max_area: a pasted object that would cover a larger share of the frame is shrunk to this share.
+        min_visible: smallest share of an object that must be visible in the first frame, neither hidden nor cut off.
         jpeg_quality: quality of the frames, 1 to 100.
-        clips_per_shard: clips that make up one shard, the unit of work and of resuming.
+        clips_per_shard: clips of one shard, the unit of work and of resuming.
     """
 
     seed: int

@@ -1,4 +1,4 @@
-"""Pictures of which a clip is laid together: a background and cut-out objects, each with its labels."""
+"""The layers of a clip: a background and cut-out objects, each with its labels."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from numpy.typing import NDArray
 
 VOID = 255
 OBJECT = 1  # label of the target in a layer; a frame gives it the object's id
-_MARGIN = 3  # pixels around a cut-out, so that its soft edge has colours to run into
-_VOID_REACH = 0.02  # void up to this share of the image's short side from an object is its border (VOC draws 5 pixels)
+_MARGIN = 3  # pixels around a cut-out, for its soft edge
+_VOID_REACH = (
+    0.02  # void pixels within this share of the image's short side belong to an object's border (VOC draws 5 pixels)
+)
 _MAX_ASPECT = 2.0  # of a frame; longer images are cropped
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One picture that moves as a whole.
+    """One image that moves as a unit.
 
     Attributes:
         rgb: uint8 h,w,3.
-        labels: uint8 h,w: 0 nothing, 1 the target, 255 void.
+        labels: uint8 h,w: 0 none, 1 the target, 255 void.
         pivot: x, y about which it turns.
         place: x, y of the pivot in the frame.
     """
@@ -92,8 +94,8 @@ def cut_out(
 ) -> Layer:
     """Cut an object out of its image and put it somewhere in the frame.
 
-    The object keeps the size it has when its image is brought to the frame's short side, unless it is too large.
-    Void along its border comes with it, since the true border runs there.
+    The object is scaled like its image, whose short side becomes the frame's, and further if it is too large. Void
+    pixels along its border are cut out with it, because the true border is somewhere in them.
 
     Args:
         rgb: uint8 h,w,3.
@@ -101,7 +103,7 @@ def cut_out(
         void: bool h,w.
         frame: height and width of the frame.
         max_area: largest share of the frame that the object may cover.
-        rng: draws the place.
+        rng: draws the position.
     """
     height, width = frame
     short = min(rgb.shape[:2])

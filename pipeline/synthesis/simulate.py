@@ -18,7 +18,7 @@ from pipeline.synthesis.layers import OBJECT, VOID, cover, cut_out, frame_shape
 TINY = "instances below min_area"
 UNUSABLE = "clips of an image without an instance of min_area"
 HIDDEN = "clips whose object would not stay visible"
-_DRAWS = 10  # of another image, and of the places and motions, before giving up
+_DRAWS = 10  # attempts to find another image, or positions and motions, before the clip is skipped
 
 
 class _Instances(Protocol):
@@ -35,7 +35,7 @@ class Stills(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the set; seeds derive from it."""
+        """Name of the data set; seeds derive from it."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class Stills(Protocol):
 
 
 class Skipped(NamedTuple):
-    """What was left out: the image, why, and how many."""
+    """What was left out: the image, the reason, and how many."""
 
     image: str
     reason: str
@@ -85,12 +85,12 @@ class _Choice(NamedTuple):
 
 
 def count_clips(stills: Stills, config: SynthesisConfig) -> int:
-    """How many clips are tried."""
+    """Number of clips that are attempted."""
     return config.n_clips or len(stills.images)
 
 
 def simulate(stills: Stills, index: int, config: SynthesisConfig) -> tuple[Clip | None, list[Skipped]]:
-    """Simulate clip `index`; it depends on nothing but the arguments.
+    """Simulate clip `index`; it depends only on the arguments.
 
     Args:
         stills: the images.
@@ -98,7 +98,7 @@ def simulate(stills: Stills, index: int, config: SynthesisConfig) -> tuple[Clip 
         config: all settings.
 
     Returns:
-        The clip, or None where its image has no usable object or none could be kept visible; and what was left out.
+        The clip, or None if its image has no usable object or none stays visible; and what was left out.
     """
     key = zlib.crc32(stills.name.encode())
     order = np.random.default_rng([config.seed, key]).permutation(len(stills.images))
@@ -141,7 +141,7 @@ def _other(stills: Stills, image: str, rng: np.random.Generator) -> str:
 def _draw_object(
     stills: Stills, without: set[str], taken: set[_Choice], config: SynthesisConfig, rng: np.random.Generator
 ) -> _Choice | None:
-    """An instance that is not yet in the clip, of an image other than `without`; None where draws do not find one."""
+    """An instance that is not yet in the clip, of an image other than `without`; None if none is found."""
     for _ in range(_DRAWS):
         image = stills.images[int(rng.integers(len(stills.images)))]
         if image in without:
@@ -153,7 +153,7 @@ def _draw_object(
 
 
 class _Scene:
-    """The pictures of a clip; what is drawn anew until all objects show is where they stand and how they move."""
+    """The layers of a clip. Their positions and motions are drawn again until all objects are visible."""
 
     def __init__(
         self, stills: Stills, behind: str, target: int | None, pasted: Sequence[_Choice], config: SynthesisConfig
@@ -176,19 +176,19 @@ class _Scene:
         return self._in_place + len(self._pasted)
 
     def drop_last(self) -> None:
-        """Try with one object less."""
+        """Try with one object fewer."""
         if self._pasted:
             self._pasted.pop()
         else:
             self._in_place = False
 
     def draw(self, image: str, rng: np.random.Generator) -> Clip | None:
-        """Draw crop, places, order and motions; None where the first frame does not show every object."""
+        """Draw crop, positions, order and motions; None if the first frame does not show every object."""
         config, frame = self._config, self._frame
         layers = [cover(self._rgb, self._labels, frame, config.crop_min, rng)]
         layers += [cut_out(*parts, frame, config.max_area, rng) for parts in self._pasted]
         ids = [int(self._in_place), *(1 + self._in_place + n for n in range(len(self._pasted)))]
-        above = [0, *(1 + rng.permutation(len(self._pasted)))]  # paste order decides who hides whom
+        above = [0, *(1 + rng.permutation(len(self._pasted)))]  # the order of pasting decides which object hides which
         layers, ids = [layers[n] for n in above], [ids[n] for n in above]
         motions = [draw_motion(config, rng) for _ in layers]
         matrices = [
@@ -197,7 +197,7 @@ class _Scene:
         ]
         first = paste_labels(layers, ids, matrices[0], frame)
         for layer, identity, motion in zip(layers, ids, motions):
-            whole = layer.area * motion[0].scale ** 2  # turning and shearing keep areas
+            whole = layer.area * motion[0].scale ** 2  # rotation and shear keep areas
             seen = int((first == identity).sum())
             if identity and (seen == 0 or seen < config.min_visible * whole):
                 return None

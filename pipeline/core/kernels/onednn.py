@@ -1,9 +1,9 @@
 """Convolutions and products for inference, on a CPU by oneDNN's own kernels.
 
-torch calls the same library, but lays the weights out anew for each call, runs ReLU and sums as passes of their own,
-and multiplies float32 matrices by another library, which is half as fast on some processors. The operators used here
-are those that torch.compile's CPU backend calls; where they are missing, or on another device, plain torch computes
-the same.
+torch calls the same library, but reorders the weights in each call, runs ReLU and sums as separate passes, and
+multiplies float32 matrices with another library, which is half as fast on some processors. The operators used here are
+those that torch.compile's CPU backend calls. If they are missing, or on another device, plain torch computes the same
+result.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_COR
 
 
 def _cpu_computes_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 numbers, and oneDNN is allowed to use that.
+    """Whether this CPU multiplies bfloat16 numbers, and oneDNN may use that.
 
-    oneDNN also accepts bfloat16 on a CPU with AVX-512 but without AVX512-BF16, where it is slower than float32.
+    oneDNN also accepts bfloat16 on a CPU with AVX-512 but without AVX512-BF16, on which it is slower than float32.
     """
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL"
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
@@ -40,12 +40,12 @@ _TYPES = (torch.float32, torch.bfloat16) if _BF16 else (torch.float32,)
 
 
 def arithmetic(precision: Literal["bf16", "fp32"], device: torch.device) -> torch.dtype:
-    """The type to compute in: float32 also for `bf16` where a CPU has no instructions that make bfloat16 worthwhile."""
+    """The type to compute in: for `bf16`, float32 if the CPU has no instructions that make bfloat16 fast."""
     return torch.bfloat16 if precision == "bf16" and (_BF16 or device.type != "cpu") else torch.float32
 
 
 def describe_arithmetic(precision: Literal["bf16", "fp32"], device: torch.device) -> str:
-    """The type that `arithmetic` gives, in words for the log."""
+    """The type that `arithmetic` returns, in words for the log."""
     if arithmetic(precision, device) == torch.bfloat16:
         return "bfloat16"
     return "float32" if precision == "fp32" else "float32 (this CPU has no fast bfloat16)"
@@ -56,7 +56,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         x: N,m,k.
-        weight: N,n,k; fastest where it is contiguous.
+        weight: N,n,k; fastest if it is contiguous.
 
     Returns:
         N,m,n.
@@ -71,7 +71,7 @@ class InferenceConv(nn.Module):
     """A convolution with fixed weights of one type, optionally followed by a sum and a ReLU.
 
     Args:
-        conv: its weights are taken over, on their device.
+        conv: the convolution whose weights are used, on their device.
         dtype: type of the weights, of the arithmetic and of the output.
         relu: rectify the output.
     """
@@ -79,7 +79,7 @@ class InferenceConv(nn.Module):
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> None:
         super().__init__()
         if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-            raise ValueError(f"only zero padding by numbers can be taken over, not {conv}")
+            raise ValueError(f"only zero padding given as numbers is supported, not {conv}")
         self.relu = relu
         self.out_channels = conv.out_channels
         memory_format = torch.channels_last

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from pipeline.core.kernels.onednn import product
 
-LEAST_CHANNELS = 256  # below, the sums cost more than the multiplications they save
-_ROWS = 8  # rows of tiles worked on at a time: what belongs to them stays in the caches
+LEAST_CHANNELS = 256  # with fewer, the sums cost more than the multiplications they save
+_ROWS = 8  # rows of tiles processed at a time, so that their data stays in the caches
 
-# Y = At ((G g Gt) * (Bt d B)) A for each tile of 2x2 outputs, with Bt and At spelled out as sums below.
+# Y = At ((G g Gt) * (Bt d B)) A for each tile of 2x2 outputs, with Bt and At written as sums below.
 _G = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
 def suits(conv: nn.Conv2d, dtype: torch.dtype) -> bool:
-    """Whether a convolution can be computed this way and is faster so."""
+    """Whether a convolution can be computed this way and is then faster."""
     plain = (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
     many = min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
     on_cpu = conv.weight.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
@@ -30,8 +30,8 @@ def suits(conv: nn.Conv2d, dtype: torch.dtype) -> bool:
 class WinogradConv(nn.Module):
     """A 3x3 convolution by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, CVPR 2016, equation 8).
 
-    Exact in exact arithmetic. In float32 it is as accurate as the direct sum; in bfloat16 its error is some 2.5 times
-    that of a direct convolution, whose sums are float32 throughout.
+    Exact in exact arithmetic. In float32 it is as accurate as the direct sum; in bfloat16 its error is about 2.5 times
+    that of a direct convolution, whose sums are all float32.
 
     Args:
         conv: 3x3, stride 1, padding 1.
@@ -73,7 +73,7 @@ class WinogradConv(nn.Module):
         return y.permute(0, 3, 1, 2)
 
     def _part(self, x: Tensor, rows: slice) -> Tensor:
-        """Some rows H',W,O of the output, the first of them even, from the input H,W,C."""
+        """Some rows H',W,O of the output, starting at an even row, from the input H,W,C."""
         height, width, _ = x.shape
         tall, wide = -(-(rows.stop - rows.start) // 2), -(-width // 2)  # tiles
         first, last = max(0, rows.start - 1), min(height, rows.start + 2 * tall + 1)
@@ -98,7 +98,7 @@ class WinogradConv(nn.Module):
 
 
 def _run_all(compute: Callable[[int, int], None], parts: list[tuple[int, int]]) -> None:
-    """Compute parts side by side, on a core each: they are too small to be shared out operation by operation."""
+    """Compute parts in parallel, one per core: single operations are too small to be split over cores."""
     threads = torch.get_num_threads()
     if threads == 1 or len(parts) == 1:
         for part in parts:
@@ -106,7 +106,7 @@ def _run_all(compute: Callable[[int, int], None], parts: list[tuple[int, int]]) 
         return
 
     def on_one_core(part: tuple[int, int]) -> None:
-        with torch.inference_mode():  # a mode of each thread
+        with torch.inference_mode():  # the mode is set per thread
             compute(*part)
 
     for done in [_pool(threads).submit(on_one_core, part) for part in parts]:
