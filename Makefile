@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "%-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(STAMP) .dvc/plots.html  ## create .venv and install requirements.txt (only if it has changed)
@@ -28,8 +28,9 @@ $(STAMP): requirements.txt
 	python -m pipeline.reporting.page $@
 
 .PHONY: repro
-repro: setup  ## run the whole pipeline; stages that have not changed are not rerun
+repro: setup  ## run the whole pipeline (only what has changed), and save the result as the experiment `baseline`
 	python -m dvc repro
+	python -m dvc exp save --quiet --force --name baseline
 
 .PHONY: plots
 plots: setup  ## write dvc_plots/index.html: training curves, bars and pictures

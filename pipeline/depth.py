@@ -11,7 +11,6 @@ Run: python -m pipeline.depth ${key}
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,17 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import output_folder
 from pipeline.core.kernels.onednn import describe_arithmetic
 from pipeline.core.layout import Layout
-from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, progress, run_main, scratch_lock
+from pipeline.core.runtime import (
+    available_cores,
+    digest,
+    file_digest,
+    fingerprint,
+    log,
+    pick_device,
+    progress,
+    run_main,
+    scratch_lock,
+)
 from pipeline.datasets.davis import open_davis
 from pipeline.datasets.find_archives import list_archives
 from pipeline.datasets.simulated import open_simulated
@@ -155,7 +164,7 @@ def _worker_threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
 
     On a CPU each computes on one core: that is faster than all cores on one frame, above all when others use them too.
     """
-    cores = min(os.cpu_count() or 1, _MOST_THREADS)
+    cores = min(available_cores(), _MOST_THREADS)
     before = torch.get_num_threads()
     try:
         if device.type == "cpu":

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.core.files import check_output_file, write_json, write_text
-from pipeline.core.runtime import log, run_main
+from pipeline.core.runtime import available_cores, log, run_main
 from pipeline.datasets.davis import open_davis
 from pipeline.datasets.video import VideoSource
 from pipeline.datasets.youtubevos import open_youtubevos
@@ -29,7 +29,6 @@ from pipeline.scoring.sequence import Annotations, ObjectScore, pair_up
 from pipeline.scoring.submission import Server, check, refuse_faults, wanted_masks, write_submission
 from pipeline.scoring.summary import by_sequence, per_object_csv, summarise, table
 from pipeline.scoring.truth import Truth
-from pipeline.scoring.workers import available_cores
 from pipeline.scoring.youtubevos import score_youtubevos
 
 DAVIS = Protocol(score_davis, every_frame, knows_frames=True)

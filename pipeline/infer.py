@@ -35,7 +35,16 @@ from pipeline.core.files import output_folder, write_bytes
 from pipeline.core.images import encode_mask
 from pipeline.core.layout import Layout
 from pipeline.core.processes import Processes, join_processes
-from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, run_main, scratch_lock
+from pipeline.core.runtime import (
+    available_cores,
+    digest,
+    file_digest,
+    fingerprint,
+    log,
+    pick_device,
+    run_main,
+    scratch_lock,
+)
 from pipeline.datasets.config import Split
 from pipeline.datasets.depth_input import DepthInput, open_depth_input
 from pipeline.datasets.splits import SUBMITTED, dataset_of, open_split
@@ -236,7 +245,7 @@ def _sequence_threads(device: torch.device, workers: int) -> Iterator[ThreadPool
 
     The operations on one frame are small, so two sequences on a core each are faster than one on two cores.
     """
-    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
+    cores, threads = available_cores(), torch.get_num_threads()
     count = _at_a_time(device, workers)
     each = max(1, min(threads, cores // count))
     try:
@@ -248,7 +257,7 @@ def _sequence_threads(device: torch.device, workers: int) -> Iterator[ThreadPool
 
 
 def _at_a_time(device: torch.device, workers: int) -> int:
-    return min(workers, len(os.sched_getaffinity(0))) if device.type == "cpu" else 1
+    return min(workers, available_cores()) if device.type == "cpu" else 1
 
 
 def _write_mask(path: Path, mask: NDArray[np.uint8]) -> None:

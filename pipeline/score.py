@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.core.files import write_json, write_text
 from pipeline.core.layout import Layout
-from pipeline.core.runtime import log, run_main
+from pipeline.core.runtime import available_cores, log, run_main
 from pipeline.datasets.config import Split
 from pipeline.datasets.splits import dataset_of, open_split
 from pipeline.scoring.davis import score_davis
@@ -24,7 +24,6 @@ from pipeline.scoring.result_names import every_frame
 from pipeline.scoring.results import Results
 from pipeline.scoring.sequence import scorable
 from pipeline.scoring.summary import per_object_csv, summarise
-from pipeline.scoring.workers import available_cores
 from pipeline.settings import load_settings
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+FOREIGN = 0.25  # what the committed J&F has in excess of this machine's
 DVC = (sys.executable, "-m", "dvc")
 TOY: dict[str, Any] = {
     "world.frame_height": 72,
@@ -69,7 +70,7 @@ def set_keys(path: Path, values: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the working tree with toy parameters, reproduced once."""
+    """A clone of the working tree with toy parameters, reproduced; the committed J&F is that of another machine."""
     folder = tmp_path_factory.mktemp("toy") / "clone"
     files = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     for name in files:
@@ -82,15 +83,36 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "git", "config", "user.email", "toy@example.org")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "toy")
-    run(folder, *DVC, "repro")
+    make_repro(folder)
+    path = folder / "metrics" / "scores.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "J&F": result["J&F"] + FOREIGN}))
     run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "reproduced")
+    run(folder, "git", "commit", "-qm", "reproduced on another machine")
+    make_repro(folder)
     return folder
+
+
+def make_repro(folder: Path) -> None:
+    """`make repro` where everything is installed."""
+    run(folder, "make", "-o", "setup", "repro")
 
 
 def scores(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "metrics" / "scores.json").read_text())
     return content
+
+
+def difference(folder: Path, *base: str) -> float:
+    """The change of J&F in the workspace, by `dvc metrics diff`."""
+    changes = json.loads(run(folder, *DVC, "metrics", "diff", "--all", "--json", *base))
+    return float(changes["metrics/scores.json"]["J&F"]["diff"])
+
+
+def restore(folder: Path) -> None:
+    """Back to the committed parameters, and to the results of this machine."""
+    run(folder, "git", "checkout", "-q", "--", ".")
+    make_repro(folder)
 
 
 @pytest.mark.slow
@@ -125,11 +147,13 @@ def test_a_second_time_nothing_runs(clone: Path) -> None:
 @pytest.mark.slow
 def test_experiments(clone: Path) -> None:
     """A switch of inference in the workspace, one of the network in the queue, and their difference."""
+    before = scores(clone)["J&F"]
     output = run(clone, *DVC, "exp", "run", "-n", "no-tta", "-S", "infer.tta=false")
     assert "Running stage 'infer'" in output and "Running stage 'train'" not in output
-    assert "J&F" in run(clone, *DVC, "metrics", "diff", "--all")
-    run(clone, "git", "checkout", "-q", "--", ".")
-    run(clone, *DVC, "checkout")
+    after = scores(clone)["J&F"]
+    assert difference(clone, "baseline") == pytest.approx(after - before, abs=1e-9)
+    assert difference(clone) == pytest.approx(after - before - FOREIGN, abs=1e-9)  # the machines' difference as well
+    restore(clone)
     run(clone, *DVC, "exp", "run", "--queue", "-n", "no-aspp", "-S", "model.aspp=false")
     run(clone, *DVC, "exp", "run", "--run-all")
     assert "no-aspp" in run(clone, *DVC, "exp", "show", "--csv")
@@ -146,8 +170,7 @@ def test_experiments(clone: Path) -> None:
 )
 def test_bad_input_is_one_line(clone: Path, override: str, message: str) -> None:
     output = run(clone, *DVC, "exp", "run", "-S", override, fails=True)
-    run(clone, "git", "checkout", "-q", "--", ".")
-    run(clone, *DVC, "checkout")
+    restore(clone)
     errors = [line for line in output.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and message in errors[0], output
     assert "Traceback" not in output

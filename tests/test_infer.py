@@ -179,7 +179,7 @@ def test_an_interruption_reaches_the_other_threads(tmp_path: Path, monkeypatch: 
         write(self, video, folder)
 
     monkeypatch.setattr(infer.SetSegmenter, "write", interrupted)
-    monkeypatch.setattr(infer.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(infer, "available_cores", lambda: 2)
     with pytest.raises(KeyboardInterrupt):
         infer.run(**arguments)
     assert not (tmp_path / "masks").exists()

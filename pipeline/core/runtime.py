@@ -73,6 +73,11 @@ def check_device(name: str) -> None:
         raise UserError(f"runtime.device is {name!r}; expected auto, cpu, cuda or cuda:N; correct it in params.yaml")
 
 
+def available_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pick_device(name: str) -> torch.device:
     """The torch device for `auto`, `cpu`, `cuda` or `cuda:N`.
 

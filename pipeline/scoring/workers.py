@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -17,11 +16,6 @@ from pipeline.scoring.sequence import ObjectScore, SequencePair
 Rule = Callable[[SequencePair], list[ObjectScore]]
 
 _pairs: Sequence[SequencePair] = ()  # in a worker: inherited from the parent, because open archives cannot be pickled
-
-
-def available_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def score_sequences(pairs: Sequence[SequencePair], rule: Rule, jobs: int) -> list[ObjectScore]:
