@@ -1,4 +1,4 @@
-"""Score a folder of masks, check it, or pack it for a challenge server; nothing else of the pipeline is needed.
+"""Score a folder of masks, check it, or pack it for a challenge server; needs nothing else from the pipeline.
 
     python -m pipeline.evaluate --truth truth --results masks
     python -m pipeline.evaluate --davis DAVIS --results masks
@@ -6,7 +6,7 @@
     python -m pipeline.evaluate --davis DAVIS --split test-dev --results masks --submission masks.zip
     python -m pipeline.evaluate --youtubevos valid.zip --results masks --check
 
-Masks are indexed PNGs named `<sequence>/<frame>.png`. docs/scoring.md says how figures are defined and checked.
+Masks are indexed PNGs named `<sequence>/<frame>.png`. docs/scoring.md says how the metrics are defined and checked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ YOUTUBEVOS = Protocol(score_youtubevos, after_first_mask, knows_frames=True)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; a wrong one ends the program with its usage."""
+    """Read the command line; wrong arguments end the program with its usage."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.evaluate",
         description="J, F and J&F of a folder of masks by DAVIS' or YouTube-VOS' rules; a check of it; a zip of it.",
@@ -62,12 +62,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=available_cores(), metavar="N", help="processes (default: %(default)s)"
     )
-    parser.add_argument("--allow-extra", action="store_true", help="let DIR hold folders of other sequences too")
+    parser.add_argument("--allow-extra", action="store_true", help="DIR may also contain folders of other sequences")
     parser.add_argument(
-        "--official", action="store_true", help="score with davis2017-evaluation too; print differences"
+        "--official", action="store_true", help="also score with davis2017-evaluation; print differences"
     )
     parser.add_argument(
-        "--check", action="store_true", help="only check the folder as a server would; name every fault"
+        "--check", action="store_true", help="only check the folder as a server would; list every fault"
     )
     parser.add_argument("--submission", type=Path, metavar="ZIP", help="check the folder, then pack it for the server")
     options = parser.parse_args(argv)
@@ -77,28 +77,28 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _refuse_contradictions(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not options.davis and (options.year or options.official):
-        parser.error("--year and --official go with --davis")
+        parser.error("--year and --official need --davis")
     if options.youtubevos and options.resolution:
-        parser.error("--resolution goes with --truth and --davis")
+        parser.error("--resolution needs --truth or --davis")
     if options.truth and (options.split or options.check or options.submission):
-        parser.error("--split, --check and --submission go with --davis and --youtubevos")
+        parser.error("--split, --check and --submission need --davis or --youtubevos")
     if options.protocol and not options.truth:
-        parser.error("--protocol goes with --truth")
+        parser.error("--protocol needs --truth")
     if (options.check or options.submission) and (options.output or options.per_object or options.official):
-        parser.error("--check and --submission score nothing; leave --output, --per-object and --official out")
+        parser.error("--check and --submission do not score; remove --output, --per-object and --official")
 
 
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks.
 
     Raises:
-        UserError: unfit data or results, or a file that cannot be written, which is found before the work.
+        UserError: invalid data or results, or a file that cannot be written (checked before the work).
     """
     for option in ("output", "per_object", "submission"):
         if getattr(options, option):
             check_output_file(getattr(options, option), "--" + option.replace("_", "-"))
     if options.official:
-        import_official()  # before the work, should it be missing
+        import_official()  # first, in case it is missing
     if options.truth:
         truth = Truth(options.truth, options.resolution)
         only = truth.videos[0].name if len(truth.videos) == 1 else None
@@ -123,7 +123,7 @@ def _open(options: argparse.Namespace) -> VideoSource:
 
 
 def _protocol_of(options: argparse.Namespace, truth: Truth) -> Protocol:
-    """Rules for a truth folder; every annotated frame that they could score needs a result."""
+    """Rules for a ground-truth folder; every annotated frame that they score needs a result."""
     if options.protocol == "davis":
         return Protocol(score_davis, every_annotated, truth.knows_frames)
     return Protocol(score_youtubevos, from_first_mask, truth.knows_frames)

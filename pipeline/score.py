@@ -1,6 +1,6 @@
-"""Score the predicted masks: J, F and J&F by DAVIS' rules, beside copying the first mask.
+"""Score the predicted masks: J, F and J&F by DAVIS' rules, compared with copying the first mask.
 
-Per object, kind of video and set. Test splits, whose annotations are not published, get figures of null.
+Per object, per kind of video and over the split. Test splits, whose annotations are not published, get null scores.
 
 Reads: data/${profile}/raw/davis, data/${profile}/raw/challenge, data/${profile}/masks
 Writes: metrics/scores.json, metrics/per_object.csv
@@ -28,17 +28,17 @@ from pipeline.settings import load_settings
 
 
 def run(raw: Path, masks: Path, split: Split, metrics: Path, jobs: int) -> None:
-    """Score a folder of masks against a split.
+    """Score a folder of masks for a split.
 
     Args:
         raw: folder of the archive that holds the split.
         masks: `<sequence>/<frame>.png`.
-        split: the split the masks were made for.
+        split: of the masks.
         metrics: folder for `scores.json` and `per_object.csv`.
-        jobs: processes; the figures do not depend on it.
+        jobs: number of processes; it does not change the scores.
 
     Raises:
-        UserError: unfit annotations or masks.
+        UserError: invalid annotations or masks.
     """
     source = open_split(raw, split)
     if not scorable(source):
@@ -56,7 +56,7 @@ def run(raw: Path, masks: Path, split: Split, metrics: Path, jobs: int) -> None:
 
 
 def main() -> None:
-    """Score what the active profile predicted."""
+    """Score the results of the active profile."""
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
     split = settings.profile_params.infer.split

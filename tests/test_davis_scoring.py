@@ -97,7 +97,7 @@ def test_unfit_results_are_named() -> None:
     with pytest.raises(UserError, match=r"results/a/00001\.png is 39x30; expected 40x30"):
         score_davis(as_pair("a", small))
     many = Case(case.annotation, [*case.result[:2], box(case.result[2], 0, 2, 0, 2, 3), case.result[3]])
-    with pytest.raises(UserError, match=r"results/a/00002\.png holds the id 3; expected ids 0 to 2"):
+    with pytest.raises(UserError, match=r"results/a/00002\.png has the id 3; expected ids 0 to 2"):
         score_davis(as_pair("a", many))
     with pytest.raises(UserError, match="no object"):
         score_davis(as_pair("a", still(blank(5, 5), blank(5, 5))))

@@ -115,7 +115,7 @@ def test_bad_results_are_named(root: Path, masks: Path) -> None:
     (masks / "dogs/00002.png").write_bytes(whole[:50])
     refused(r"masks/dogs/00002\.png cannot be decoded")
     (masks / "dogs/00002.png").write_bytes(encode_mask(np.full((48, 64), 3, np.uint8)))
-    refused(r"masks/dogs/00002\.png holds the id 3")
+    refused(r"masks/dogs/00002\.png has the id 3")
     (masks / "dogs/00002.png").write_bytes(encode_mask(np.zeros((64, 48), np.uint8)))
     refused(r"masks/dogs/00002\.png is 48x64; expected 64x48")
     (masks / "dogs").rename(masks.parent / "gone")

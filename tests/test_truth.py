@@ -122,11 +122,11 @@ def test_unfit_truth_is_refused(tmp_path: Path) -> None:
 
     truth = mask_files(TRUTH)
     sizes = {f"Annotations/{size}/{n}": d for size in ("480p", "1080p") for n, d in truth.items()}
-    assert "holds no PNG" in fault({"notes.txt": b""})
-    assert "holds masks in 1080p and 480p; expected them in one place; choose with --resolution" in fault(sizes)
+    assert "contains no PNG" in fault({"notes.txt": b""})
+    assert "contains masks in 1080p and 480p; expected them in one folder; choose with --resolution" in fault(sizes)
     assert "no mask in Annotations/720p/; expected some; correct --resolution" in fault(sizes, "--resolution", "720p")
     two = {f"{top}/Annotations/{n}": d for top in ("train", "val") for n, d in truth.items()}
-    assert "holds masks in train/Annotations/ and val/Annotations/" in fault(two)
+    assert "contains masks in train/Annotations/ and val/Annotations/" in fault(two)
     empty = mask_files({"bear": TRUTH["bear"], "dogs": TRUTH["dogs"] * 0})
     assert "no mask of dogs holds an object" in fault(empty)
     assert "bear/00002.png cannot be decoded" in fault(truth | {"bear/00002.png": b"no image"})

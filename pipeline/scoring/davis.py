@@ -1,6 +1,6 @@
-"""DAVIS' semi-supervised rules (2017; 2016 by merged objects): which objects and frames of a sequence count.
+"""DAVIS' semi-supervised rules (2017; 2016 with merged objects): which objects and frames of a sequence count.
 
-The official scorer is `davisvideochallenge/davis2017-evaluation`; docs/scoring.md says how ours is held against it.
+The official scorer is `davisvideochallenge/davis2017-evaluation`; docs/scoring.md compares ours with it.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from pipeline.scoring.sequence import ObjectScore, ScoredFrame, SequencePair, co
 
 
 def score_davis(pair: SequencePair, copy_first: bool = False) -> list[ObjectScore]:
-    """Score the objects of one sequence, reading a frame at a time.
+    """Score the objects of one sequence, reading one frame at a time.
 
-    Objects are the ids from 1 to the highest of the first annotation, whether or not each of them is seen. The first
+    Objects are the ids from 1 to the highest of the first annotation, whether or not each of them occurs. The first
     and the last frame are not scored. Void (255) in an annotation is background.
 
     Args:
         pair: annotation and result.
-        copy_first: also score the trivial result that copies the first annotation to every frame.
+        copy_first: also score the baseline that copies the first annotation to every frame.
 
     Raises:
-        UserError: fewer than three frames, no object in the first annotation, or an unfit result.
+        UserError: fewer than three frames, no object in the first annotation, or an invalid result.
     """
     if len(pair.frames) < 3:
         raise UserError(
-            f"{pair.name} has {len(pair.frames)} annotated frames; expected at least 3, since the first and the last "
+            f"{pair.name} has {len(pair.frames)} annotated frames; expected at least 3, because the first and the last "
             "are not scored; leave the sequence out of the split"
         )
     first = pair.annotated(pair.frames[0])
     highest = int(first.max())
     if not highest:
         raise UserError(
-            f"{pair.name}: the first annotation holds no object; expected at least one; correct the annotation"
+            f"{pair.name}: the first annotation has no object; expected at least one; correct the annotation"
         )
     objects = range(1, highest + 1)
 

@@ -1,4 +1,4 @@
-"""A whole set scored: the one function behind the `score` stage and the `evaluate` command."""
+"""Score a data set; used by the `score` stage and the `evaluate` command."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.scoring.workers import Rule, score_sequences
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a set is scored.
+    """How a data set is scored.
 
     Attributes:
-        rule: which objects and frames of a sequence count: `score_davis` or `score_youtubevos`, its options bound.
+        rule: which objects and frames of a sequence count: `score_davis` or `score_youtubevos`, with its options bound.
         required: the frames of a sequence that must have a result.
-        knows_frames: whether the set knows all frames of a video, so that a result of any other is an error; if not,
-            such results are not scored, and the log counts them.
+        knows_frames: whether all frames of a video are known, so that a result for any other frame is an error; if not,
+            such results are not scored, and the log gives their number.
     """
 
     rule: Rule
@@ -35,18 +35,18 @@ def score_set(
     merge: bool = False,
     allow_extra: bool = False,
 ) -> list[ObjectScore]:
-    """Score every object of every sequence of a set.
+    """Score every object of every sequence of a data set.
 
     Args:
         source: the annotations.
         results: the masks to score.
-        protocol: what counts, and which results must be there.
-        jobs: processes; the figures do not depend on it.
+        protocol: what counts, and which results are required.
+        jobs: number of processes; it does not change the scores.
         merge: all objects of a sequence count as one, in annotation and result (DAVIS-2016).
-        allow_extra: let results hold folders of other sequences too.
+        allow_extra: results may also contain folders of other sequences.
 
     Returns:
-        The objects' figures, in the order of the set.
+        The objects' scores, in the order of the data set.
 
     Raises:
         UserError: nothing to score against, an unfit annotation or result, a frame without a result, or a result

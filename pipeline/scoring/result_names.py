@@ -1,4 +1,4 @@
-"""Which masks a result must have and which it may have, by name, checked before anything is scored."""
+"""Check by name, before anything is scored, which masks a result must have and which it may have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Required = Callable[[AnnotatedVideo], Sequence[str]]
 
 
 def every_frame(video: AnnotatedVideo) -> Sequence[str]:
-    """All frames, as DAVIS' layout has them, also the first and the last, which are not scored."""
+    """All frames, as in DAVIS' layout, including the first and the last, which are not scored."""
     return video.frames
 
 
@@ -29,7 +29,7 @@ def from_first_mask(video: AnnotatedVideo) -> Sequence[str]:
 
 
 def after_first_mask(video: AnnotatedVideo) -> Sequence[str]:
-    """The annotated frames after the first object's first one: all that YouTube-VOS' rules look at."""
+    """The annotated frames after the first object's first one: all that YouTube-VOS' rules use."""
     return video.annotated[_first(video) + 1 :]
 
 
@@ -45,7 +45,7 @@ def check_names(source: Annotations, results: Results, required: Required, knows
         results: the masks.
         required: frames that must have a result.
         knows_frames: whether `frames` of the videos are all of their frames. If not, masks of other frames are not
-            scored, and a line of the log counts them.
+            scored, and a log line gives their number.
 
     Raises:
         UserError: a frame without a result, or a result that belongs to no frame.
@@ -59,7 +59,7 @@ def check_names(source: Annotations, results: Results, required: Required, knows
         if found and strays and knows_frames:
             raise _wrong_names(video, results, missing, strays)
         if missing:
-            results.data(video.name, missing[0])  # says what is missing
+            results.data(video.name, missing[0])  # raises the error that says what is missing
         unscored += len(strays)
     if unscored:
         log(f"{results.path}: {unscored} masks are of frames without annotation and are not scored")

@@ -1,4 +1,4 @@
-"""A folder or zip of results: indexed PNGs named `<sequence>/<frame>.png`, or that below `Annotations/`."""
+"""A folder or zip of results: indexed PNGs named `<sequence>/<frame>.png`, or the same below `Annotations/`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.core.names import natural_key
 from pipeline.scoring.indexed_png import decode_indexed
 
 RESOLUTION = re.compile(r"\d+p|Full-Resolution")
-"""Name of a folder that holds one of several sizes of a data set."""
+"""Name of a folder for one of several sizes of a data set."""
 
 _TOP = "Annotations/"
 
@@ -25,11 +25,11 @@ class Results:
 
     Args:
         path: a folder or a zip.
-        only: name of the only sequence, where there is just one: its masks may also lie in `path` itself, or in a
-            folder of any name.
+        only: name of the sequence if there is only one: its masks may also be in `path` itself, or in a folder of any
+            name.
 
     Raises:
-        UserError: no such folder or zip.
+        UserError: there is no such folder or zip.
     """
 
     def __init__(self, path: Path, only: str | None = None) -> None:
@@ -46,11 +46,11 @@ class Results:
             self._folders[only] = next(iter(self._masks))
 
     def names(self) -> list[str]:
-        """Names of all files, sorted, as `<sequence>/<frame>.png` where they are in order."""
+        """Names of all files, sorted, in the form `<sequence>/<frame>.png` if they are correct."""
         return [name.removeprefix(self._top) for name in self._archive.names()]
 
     def frames(self, sequence: str) -> list[str]:
-        """Names of a sequence's masks without `.png`, in natural order; empty where there are none."""
+        """Names of a sequence's masks without `.png`, in natural order; empty if there are none."""
         return sorted(self._masks.get(self._folders.get(sequence, sequence), []), key=natural_key)
 
     def label(self, sequence: str, frame_id: str) -> str:
@@ -73,7 +73,7 @@ class Results:
         if self.frames(sequence):
             raise UserError(
                 f"{self.label(sequence, frame_id)} is missing; expected a mask for every frame of the sequence, "
-                "named as its annotation; add it (--check names every fault)"
+                "named like its annotation; add it (--check lists every fault)"
             )
         tops = sorted({other.partition("/")[0] for other in self.names()})
         found = f"{', '.join(tops[:3])}{', ...' if len(tops) > 3 else ''}" if tops else "nothing"
@@ -91,7 +91,7 @@ class Results:
         return decode_indexed(self.data(sequence, frame_id), self.label(sequence, frame_id))
 
     def extra_folders(self, expected: Iterable[str]) -> list[str]:
-        """Top folders, with or without files, that belong to no expected sequence; sorted."""
+        """Top folders, including empty ones, that belong to no expected sequence; sorted."""
         found = {name.partition("/")[0] for name in self.names() if "/" in name}
         if self.path.is_dir():
             found |= {entry.name for entry in (self.path / self._top).iterdir() if entry.is_dir()}
@@ -99,7 +99,7 @@ class Results:
 
 
 def _top_of(names: list[str]) -> str:
-    """The folder that holds all sequences: YouTube-VOS' server wants `Annotations/`, DAVIS adds one of a resolution."""
+    """The folder of all sequences: YouTube-VOS' server expects `Annotations/`, DAVIS adds one for the resolution."""
     top = _TOP if names and all(name.startswith(_TOP) for name in names) else ""
     heads = {name.removeprefix(top).partition("/")[0] for name in names}
     if len(heads) == 1 and RESOLUTION.fullmatch(head := heads.pop()):

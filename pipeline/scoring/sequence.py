@@ -1,4 +1,4 @@
-"""What scoring sees of a sequence, and the figures of its objects."""
+"""A sequence as scoring uses it, and the scores of its objects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AnnotatedVideo(Protocol):
 
     @property
     def annotated(self) -> tuple[str, ...]:
-        """Ids of the frames that have a mask, in the order of time."""
+        """Ids of the frames that have a mask, in temporal order."""
         ...
 
     @property
@@ -45,16 +45,16 @@ class AnnotatedVideo(Protocol):
 
     @property
     def kind(self) -> str:
-        """Kind of video, by which figures are also given."""
+        """Kind of video; scores are also averaged by kind."""
         ...
 
 
 class Annotations(Protocol):
-    """A set of annotated videos."""
+    """A data set of annotated videos."""
 
     @property
     def name(self) -> str:
-        """Name of the set, for messages."""
+        """Name of the data set, for messages."""
         ...
 
     @property
@@ -69,7 +69,7 @@ class Annotations(Protocol):
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """Figures of one object.
+    """Scores of one object.
 
     Attributes:
         sequence: name of its sequence.
@@ -77,7 +77,7 @@ class ObjectScore:
         kind: kind of the sequence.
         j: region similarity.
         f: boundary accuracy.
-        copy_first: J&F of the result that copies the first mask to every frame; None where it was not asked for.
+        copy_first: J&F of the result that copies the first mask to every frame; None if it was not requested.
     """
 
     sequence: str
@@ -95,7 +95,7 @@ class ObjectScore:
 
 @dataclass(frozen=True)
 class FrameValues:
-    """J and F of one object, frame by frame; `copied_*` of the trivial result made of first masks."""
+    """J and F of one object, frame by frame; `copied_*` are those of the copy-first baseline."""
 
     j: list[float]
     f: list[float]
@@ -103,19 +103,19 @@ class FrameValues:
     copied_f: list[float]
 
     def score(self, sequence: str, object_id: int, kind: str) -> ObjectScore:
-        """The object's figures over its frames."""
+        """The object's scores over its frames."""
         copied = (float(np.mean(self.copied_j)) + float(np.mean(self.copied_f))) / 2 if self.copied_j else None
         return ObjectScore(sequence, object_id, kind, frame_statistics(self.j), frame_statistics(self.f), copied)
 
 
 @dataclass(frozen=True)
 class SequencePair:
-    """A sequence's annotation beside its result.
+    """The annotation and the result of a sequence.
 
     Attributes:
         name: name of the sequence.
         kind: kind of the sequence.
-        frames: ids of its annotated frames, in the order of time.
+        frames: ids of its annotated frames, in temporal order.
         first_seen: object id -> frame id of its first mask.
         annotation: frame id -> uint8 H,W ids.
         result: frame id -> uint8 H,W ids.
@@ -133,17 +133,17 @@ class SequencePair:
     merge: bool = False
 
     def annotated(self, frame_id: str) -> Ids:
-        """An annotation with void as background; one object where they are merged."""
+        """An annotation with void as background; a single object if objects are merged."""
         ids = self.annotation(frame_id)
         if ids.max() == VOID:
             ids = np.where(ids == VOID, np.uint8(0), ids)
         return np.minimum(ids, 1) if self.merge else ids
 
     def predicted(self, frame_id: str, like: Ids, highest: int) -> Ids:
-        """A result, held against its annotation.
+        """A result, checked against its annotation.
 
         Raises:
-            UserError: missing, unreadable, of another size than `like`, or with an id above `highest`.
+            UserError: it is missing or unreadable, its size is not that of `like`, or it has an id above `highest`.
         """
         ids = self.result(frame_id)
         if ids.shape != like.shape:
@@ -155,14 +155,14 @@ class SequencePair:
             return np.minimum(ids, 1)
         if ids.max() > highest:
             raise UserError(
-                f"{self.label(frame_id)} holds the id {ids.max()}; expected ids 0 to {highest}, those of the "
-                "annotation; remove the surplus object"
+                f"{self.label(frame_id)} has the id {ids.max()}; expected ids 0 to {highest}, those of the "
+                "annotation; remove the additional object"
             )
         return ids
 
 
 def pair_up(source: Annotations, results: Results, merge: bool = False) -> list[SequencePair]:
-    """A pair for each video of a set.
+    """One pair for each video of a data set.
 
     Args:
         source: the annotations.
@@ -170,7 +170,7 @@ def pair_up(source: Annotations, results: Results, merge: bool = False) -> list[
         merge: all objects count as one.
 
     Raises:
-        UserError: the set publishes only first masks, so that there is nothing to score against.
+        UserError: only first masks are published, so there is nothing to compare with.
     """
     pairs = [_pair(source, results, video, merge) for video in source.videos]
     if pairs and not scorable(source):
@@ -182,7 +182,7 @@ def pair_up(source: Annotations, results: Results, merge: bool = False) -> list[
 
 
 def scorable(source: Annotations) -> bool:
-    """Whether any frame is annotated that no object first appears in; false for the servers' test sets."""
+    """Whether any frame is annotated in which no object first appears; false for the servers' test sets."""
     return any(set(video.annotated) - set(video.first_seen.values()) for video in source.videos)
 
 
@@ -200,12 +200,12 @@ def _pair(source: Annotations, results: Results, video: AnnotatedVideo, merge: b
 
 
 class ScoredFrame(NamedTuple):
-    """What one frame gives to the figures; masks are uint8 H,W ids.
+    """The masks of one frame, uint8 H,W ids.
 
     Attributes:
-        annotation: the truth, void as background.
-        result: what is scored.
-        copied: the trivial result made of first masks, or None where its figures are not wanted.
+        annotation: the ground truth, void as background.
+        result: the mask to score.
+        copied: the copy-first baseline; None if it is not scored.
         objects: ids of the objects the frame counts for.
     """
 
@@ -216,7 +216,7 @@ class ScoredFrame(NamedTuple):
 
 
 def compare(frames: Iterable[ScoredFrame]) -> dict[int, FrameValues]:
-    """J and F of the objects, frame by frame: object id -> values, in the order in which objects come up."""
+    """J and F of the objects, frame by frame: object id -> values, in the order in which objects first occur."""
     values: dict[int, FrameValues] = {}
     for annotation, result, copied, objects in frames:
         height, width = annotation.shape

@@ -22,11 +22,12 @@ _IMAGES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class TruthVideo:
-    """A sequence of a truth folder.
+    """A sequence of a ground-truth folder.
 
     Attributes:
-        name: its folder below the masks' top folder; for masks that lie there themselves, the name of what holds them.
-        frames: ids of its frames, in natural order: all of them where the images lie beside the masks, otherwise the
+        name: its folder below the masks' top folder; for masks directly in that folder, the name of the folder or
+            archive.
+        frames: ids of its frames, in natural order: all of them if there are images next to the masks, otherwise the
             annotated ones.
         annotated: ids of the frames that have a mask.
         first_seen: object id -> id of the first frame whose mask shows it.
@@ -46,22 +47,23 @@ class TruthVideo:
 class Truth:
     """Every sequence of masks in a folder or archive.
 
-    Masks lie in `<sequence>/<frame>.png` or, of a single sequence, in `<frame>.png`. Above the sequences there may be
-    `Annotations` and a folder named by a resolution (`480p`, `1080p`, `Full-Resolution`), with `JPEGImages` beside.
-    Where no mask holds another id than 0 and 255, 255 is the one object; otherwise 255 is void.
+    Masks are named `<sequence>/<frame>.png` or, for a single sequence, `<frame>.png`. Above the sequences there may be
+    `Annotations` and a folder named by a resolution (`480p`, `1080p`, `Full-Resolution`), with `JPEGImages` next to it.
+    If all masks contain only the ids 0 and 255, 255 is the one object; otherwise 255 is void.
 
     Args:
         path: a folder, a .zip or a .tar.
         resolution: which of several resolutions; None: there is only one.
 
     Attributes:
-        name: of the set, for messages.
+        name: of the data set, for messages.
         videos: the sequences, in natural order.
         binary: whether 255 is the object.
-        knows_frames: whether images lie beside the masks, so that frames without a mask are known too.
+        knows_frames: whether there are images next to the masks, so that frames without a mask are also known.
 
     Raises:
-        UserError: no mask, no object in a sequence, several places where the masks may be, or an unreadable mask.
+        UserError: no mask, a sequence without object, several folders that may contain the masks, or an unreadable
+            mask.
     """
 
     def __init__(self, path: Path, resolution: str | None) -> None:
@@ -80,7 +82,7 @@ class Truth:
         )
 
     def mask(self, video: TruthVideo, frame_id: str) -> NDArray[np.uint8]:
-        """An annotation, uint8 H,W ids; 255 is void, or all ids are 0 and 1 where the masks are binary.
+        """An annotation, uint8 H,W ids; 255 is void; binary masks have the ids 0 and 1.
 
         Raises:
             UserError: unreadable, or a colour image.
@@ -93,10 +95,10 @@ class Truth:
         return decode_indexed(self._archive.read(name), f"{self._archive.path}/{name}")
 
     def _find_objects(self, groups: dict[str, tuple[str, ...]]) -> dict[str, dict[int, str]]:
-        """Folder -> id (255 among them) -> id of the first frame that shows it."""
+        """Folder -> object id (including 255) -> id of the first frame that shows it."""
         seen: dict[str, dict[int, str]] = {folder: {} for folder in groups}
         masks = [(folder, frame_id) for folder, ids in groups.items() for frame_id in ids]
-        for folder, frame_id in progress(masks, len(masks), "reading the truth"):
+        for folder, frame_id in progress(masks, len(masks), "reading the ground truth"):
             counts = np.bincount(self._read(folder, frame_id).reshape(-1))
             for object_id in np.flatnonzero(counts):
                 if object_id:
@@ -107,7 +109,7 @@ class Truth:
         objects = {1: seen[VOID]} if self.binary and seen else {i: seen[i] for i in sorted(seen) if i != VOID}
         if not objects:
             raise UserError(
-                f"{self.name}: no mask of {name} holds an object; expected ids from 1 on; correct the masks or remove "
+                f"{self.name}: no mask of {name} has an object; expected ids from 1 on; correct the masks or remove "
                 "the sequence"
             )
         return objects
@@ -118,7 +120,7 @@ def _group_masks(archive: Archive, resolution: str | None) -> tuple[str, dict[st
     names = [name for name in archive.names() if name.endswith(".png") and not _hidden(name)]
     tops = {name[: at + len("Annotations/")] for name in names if (at := f"/{name}".find("/Annotations/")) >= 0}
     if not names:
-        raise UserError(f"{archive.path} holds no PNG; expected masks, <sequence>/<frame>.png; correct the path")
+        raise UserError(f"{archive.path} contains no PNG; expected masks, <sequence>/<frame>.png; correct the path")
     if len(tops) > 1:
         raise _several(archive, sorted(tops), "name one of them")
     top = tops.pop() if tops else ""
@@ -135,7 +137,7 @@ def _group_masks(archive: Archive, resolution: str | None) -> tuple[str, dict[st
 
 
 def _group_images(archive: Archive, top: str) -> dict[str, tuple[str, ...]]:
-    """Frame ids by folder of the images beside the masks; empty where there are none."""
+    """Frame ids by folder of the images next to the masks; empty if there are none."""
     if "Annotations/" not in top:
         return {}
     beside = top.replace("Annotations/", "JPEGImages/")
@@ -156,4 +158,4 @@ def _hidden(name: str) -> bool:
 
 
 def _several(archive: Archive, found: Sequence[str], remedy: str) -> UserError:
-    return UserError(f"{archive.path} holds masks in {' and '.join(found)}; expected them in one place; {remedy}")
+    return UserError(f"{archive.path} contains masks in {' and '.join(found)}; expected them in one folder; {remedy}")

@@ -1,4 +1,4 @@
-"""YouTube-VOS' rules: every annotated frame after an object's first one counts for it, the last included."""
+"""YouTube-VOS' rules: for each object, every annotated frame after its first one counts, including the last."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pipeline.scoring.sequence import ObjectScore, ScoredFrame, SequencePair, co
 
 
 def score_youtubevos(pair: SequencePair, copy_first: bool = False) -> list[ObjectScore]:
-    """Score the objects of one video, reading a frame at a time.
+    """Score the objects of one video, reading one frame at a time.
 
-    An object that appears late is scored from the annotated frame after its first one, so that the mask it was given is
-    not. Void (255) in an annotation is background.
+    An object that appears late is scored from the annotated frame after its first one, because its first mask was
+    given. Void (255) in an annotation is background.
 
     Args:
         pair: annotation and result.
-        copy_first: also score the trivial result that copies each object's first mask to every later frame.
+        copy_first: also score the baseline that copies each object's first mask to every later frame.
 
     Raises:
-        UserError: an object appears only in the last annotated frame, or an unfit result.
+        UserError: an object appears only in the last annotated frame, or an invalid result.
     """
     position = {frame_id: at for at, frame_id in enumerate(pair.frames)}
     starts = {object_id: position[frame_id] for object_id, frame_id in sorted(pair.first_seen.items())}
