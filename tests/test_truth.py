@@ -128,7 +128,7 @@ def test_unfit_truth_is_refused(tmp_path: Path) -> None:
     two = {f"{top}/Annotations/{n}": d for top in ("train", "val") for n, d in truth.items()}
     assert "contains masks in train/Annotations/ and val/Annotations/" in fault(two)
     empty = mask_files({"bear": TRUTH["bear"], "dogs": TRUTH["dogs"] * 0})
-    assert "no mask of dogs holds an object" in fault(empty)
+    assert "no mask of dogs has an object" in fault(empty)
     assert "bear/00002.png cannot be decoded" in fault(truth | {"bear/00002.png": b"no image"})
     assert "has no annotation beyond the first masks" in fault(mask_files({n: m[:1] for n, m in TRUTH.items()}))
     shutil.rmtree(tmp_path / "truth")
