@@ -11,12 +11,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pipeline").rglob("*.py"))
 STAGES = "stages and commands"  # the modules in pipeline/ itself
-LEVELS = [
-    "core".split(),
-    "datasets dstm footage hourglass live reporting sample scoring sources synthesis tracing".split(),
-    "inference pretrained training".split(),
-    [STAGES],
-]
+LEVELS = (
+    ("core",),
+    (
+        *("datasets", "dstm", "footage", "hourglass", "live", "reporting"),
+        *("sample", "scoring", "sources", "synthesis", "tracing"),
+    ),
+    ("inference", "pretrained", "training"),
+    (STAGES,),
+)
 
 
 def package(parts: tuple[str, ...]) -> str:
