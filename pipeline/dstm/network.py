@@ -208,12 +208,15 @@ class DSTM(nn.Module):
         Returns:
             Logits of frames 2..T and the masks carried by the attention.
         """
-        _, t = frames.shape[:2]
+        b, t = frames.shape[:2]
         slots = [self.memorize(frames[:, 0], None if depth is None else depth[:, 0], masks, objects)]
+        # queries do not depend on masks: those of all frames at once
+        later = self.encode_query(frames[:, 1:].flatten(0, 1), None if depth is None else depth[:, 1:].flatten(0, 1))
         logits, carried = [], []
         for i in range(1, t):
             frame, frame_depth = frames[:, i], None if depth is None else depth[:, i]
-            query = self.encode_query(frame, frame_depth)
+            key, value, skip8, skip4 = (x.unflatten(0, (b, t - 1))[:, i - 1] for x in later[:4])
+            query = Query(key, value, skip8, skip4, later.height, later.width)
             frame_logits, frame_carried = self._segment(query, stack_slots(slots), objects, None, None)
             logits.append(frame_logits)
             carried.append(frame_carried)
