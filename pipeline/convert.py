@@ -1,4 +1,4 @@
-"""Bring published weights into the pipeline's checkpoints, and write the weights that ship.
+"""Convert published weights to the pipeline's checkpoints, and write the weights that ship.
 
     python -m pipeline.convert mannequin best_depth_Ours_Bilinear_inc_3_net_G.pth models/paper/depth.pt
     python -m pipeline.convert stm STM_weights.pth models/paper/stm.pt

@@ -1,12 +1,12 @@
-"""Write a trained network as ONNX graphs, to run it where there is no torch.
+"""Write a trained network as ONNX graphs, to run it without torch.
 
     python -m pipeline.export models/sample/dstm.pt onnx
     python -m pipeline.export models/paper/dstm.pt onnx --height 720 --width 1280 --opset 20
 
-OUT_DIR gets query_encoder.onnx, memory_encoder.onnx, reader.onnx, decoder.onnx and export.json, which says what goes
-in and out of each and how they are chained. They take frames of any size and any number of objects. Before they are
-written, each is run through onnxruntime at the size of --height and --width and held against the network.
-`docs/export.md` has the loop that segments a video with them. Needs onnx, onnxscript and onnxruntime.
+It writes query_encoder.onnx, memory_encoder.onnx, reader.onnx, decoder.onnx and export.json, which describes their
+inputs and outputs and how they are chained. They take frames of any size and any number of objects. Before they are
+written, each runs in onnxruntime at the size of --height and --width, and its result is compared with the network's.
+`docs/export.md` has the loop that segments a video with them. This needs onnx, onnxscript and onnxruntime.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from pipeline.tracing.graph import OPSETS, PAD_TO, Axes, Graph, compare, require
 
 _TOLERANCE = 1e-3  # largest difference from the network, as a share of an output's largest value
 _CHAIN = (
-    "input: frames are RGB / 255; frames, depth and masks are padded, log_odds are cropped to the frame again",
+    "input: frames are RGB / 255; frames, depth and masks are padded, log_odds are cropped back to the frame",
     "memorize a frame: memory_encoder; mask is an object's probability, others the sum of the other objects' "
     "probabilities, at most 1; the first frame with its given mask, later ones with their result",
-    "remember: mem_key and mem_value of several frames stacked along T; as published of the first frame, of every 5th "
-    "and of the previous one",
+    "memory: mem_key and mem_value of several frames stacked along T; as published: the first frame, every 5th one "
+    "and the previous one",
     "segment a frame: query_encoder, reader, decoder, then soft_aggregation over the objects",
 )
 _SOFT_AGGREGATION = {
@@ -60,7 +60,7 @@ class _QueryEncoder(_Part):
 
 
 class _MemoryEncoder(_Part):
-    """One frame and N objects: what the frame and its depth alone decide is computed once."""
+    """One frame and N objects: what depends only on the frame and its depth is computed once."""
 
     def forward(self, frame: Tensor, depth: Tensor | None, mask: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         return self.network.encode_memory(frame, depth, mask, others)
@@ -73,7 +73,7 @@ class _Reader(_Part):
 
 
 class _Decoder(_Part):
-    """One frame and N objects: they share its skips."""
+    """One frame and N objects, which share its skip connections."""
 
     def forward(self, query_value: Tensor, read: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:
         readout = torch.cat([query_value.expand(read.shape[0], -1, -1, -1), read], dim=1)  # f_t of Eq. (1)
@@ -127,17 +127,17 @@ def graphs_of(network: DSTM) -> dict[str, Graph]:
 
 
 def export(network: DSTM, folder: Path, height: int, width: int, opset: int) -> None:
-    """Write the graphs and `export.json`; nothing, should a graph differ from the network.
+    """Write the graphs and `export.json`; nothing is written if a graph differs from the network.
 
     Args:
         network: in evaluation mode, on the CPU.
-        folder: made where it is missing; files of these names in it are replaced.
-        height: rows of the frames with which the graphs are held against the network.
+        folder: created if it does not exist; files of these names in it are replaced.
+        height: rows of the frames with which the graphs are compared with the network.
         width: columns.
         opset: of ONNX.
 
     Raises:
-        UserError: a missing package, an opset or a size that cannot be, a file in the folder's place.
+        UserError: a package is missing, the opset or the size is impossible, or `folder` is a file.
     """
     require_packages()
     if opset not in OPSETS:
@@ -155,7 +155,9 @@ def export(network: DSTM, folder: Path, height: int, width: int, opset: int) -> 
         difference = compare(graph, files[name], height, width)
         if not difference <= _TOLERANCE:
             raise RuntimeError(f"{name} differs from the network by {difference:.2g} of its largest value")
-        log(f"{name}: {len(files[name]) / 1e6:.1f} MB, equals the network's to {difference:.0e} at {width}x{height}")
+        log(
+            f"{name}: {len(files[name]) / 1e6:.1f} MB, equal to the network within {difference:.0e} at {width}x{height}"
+        )
     for name, data in files.items():
         write_bytes(folder / f"{name}.onnx", data)
     write_json(folder / "export.json", describe(network, graphs, opset))
@@ -183,13 +185,13 @@ def describe(network: DSTM, graphs: Mapping[str, Graph], opset: int) -> dict[str
         "axes": {
             "L": "frames",
             "N": "objects",
-            "T": "remembered frames",
-            "H, W": f"rows and columns of the padded frame, multiples of {PAD_TO}; a number behind them is a stride",
-            "rows, columns": f"the places of the query that are read: {places}, or a part of them",
+            "T": "frames in the memory",
+            "H, W": f"rows and columns of the padded frame, multiples of {PAD_TO}; a number after them is a stride",
+            "rows, columns": f"the rows and columns of the query that are read: {places}, or a part of them",
         },
-        "values": "float32; frames, masks and others in [0, 1]; depth in [0, 1], 1 near, as the depth stage makes it",
+        "values": "float32; frames, masks and others in [0, 1]; depth in [0, 1], 1 near, as written by the depth stage",
         "pad_multiple": PAD_TO,
-        "padding": "zeros, half of them on each side; of an odd number the larger half below and on the right",
+        "padding": "zeros, half on each side; if the number is odd, the larger half below and on the right",
         "chain": _CHAIN,
         "soft_aggregation": _SOFT_AGGREGATION,
         "opset": opset,
@@ -198,13 +200,13 @@ def describe(network: DSTM, graphs: Mapping[str, Graph], opset: int) -> dict[str
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; a wrong one ends the program with its usage."""
+    """Read the command line; wrong arguments end the program with its usage."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.export", description="Write a network as ONNX graphs.")
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="D-STM, of train or convert")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a D-STM checkpoint, from train or convert")
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="folder for the graphs and export.json")
     parser.add_argument("--height", type=int, default=480, help="rows of the frames to check with (%(default)s)")
     parser.add_argument("--width", type=int, default=854, help="columns of the frames to check with (%(default)s)")
-    parser.add_argument("--opset", type=int, default=OPSETS[0], help="of ONNX (%(default)s)")
+    parser.add_argument("--opset", type=int, default=OPSETS[0], help="version of ONNX (%(default)s)")
     return parser.parse_args(argv)
 
 

@@ -186,7 +186,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         return tmp_path / name
 
     whole = hollow()
-    refused(saved("ours.pth", {"kind": "dstm", "state_dict": whole}), "no state dict")
+    refused(saved("ours.pth", {"kind": "dstm", "state_dict": whole}), "not a state dict")
     refused(saved("depth.pth", {"module.seq.0.weight": torch.zeros(1)}), "it has seq.0.weight", "released STM")
     refused(saved("none.pth", {}), "it lacks")
     refused(saved("more.pth", {**whole, "Decoder.RF1.convFS.bias": torch.zeros(1)}), "it has Decoder.RF1.convFS.bias")

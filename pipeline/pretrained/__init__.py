@@ -1,1 +1,1 @@
-"""Networks that others have published: the names of their weights, and the networks of ours that these fill."""
+"""Published weights of other projects, mapped onto our networks."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from pipeline.core.errors import UserError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "dstm-lite.safetensors"
-"""The weights that are used where none are named."""
+"""The weights that are used if no others are given."""
 
 SHA256 = ""
-"""Of that file; a test compares. Empty as long as no file is there."""
+"""SHA-256 of that file, checked by a test. Empty until the file exists."""
 
 
 def shipped_weights() -> Path:

@@ -1,4 +1,4 @@
-"""STM as its author released it (Oh et al., ICCV 2019): its weights under the names of our network."""
+"""STM as released by its author (Oh et al., ICCV 2019): its weights with the names of our network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NETWORK = NetworkConfig(
     resnest_backbone="resnest50d",  # not built
     resnet_backbone="resnet50",
     width=1.0,
-    pretrained=False,  # every weight is the file's
+    pretrained=False,  # all weights come from the file
     norm="frozen",
     stride=16,
     key_channels=128,
@@ -55,7 +55,7 @@ _OURS = {
 }
 """Their module -> ours."""
 
-# ImageNet's, which they store beside the weights and ours holds in `dstm/backbone.py:normalise`.
+# ImageNet's mean and deviation: stored with their weights, and in our code in `dstm/backbone.py:normalise`.
 _CONSTANTS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -63,13 +63,13 @@ def read_published(path: Path) -> DSTM:
     """The network of the released `STM_weights.pth`.
 
     Args:
-        path: a state dict of the released model, saved from within DataParallel or not.
+        path: a state dict of the released model, saved from DataParallel or not.
 
     Returns:
-        The network on the CPU, in evaluation mode; none of its weights is left as it was initialised.
+        The network on the CPU, in evaluation mode; all of its weights come from the file.
 
     Raises:
-        UserError: missing, damaged, or the weights of another network.
+        UserError: the file is missing, damaged, or has the weights of another network.
     """
     weights = rename(_load(path), path)
     network = DSTM(SWITCHES, NETWORK, awaits_weights=True)
@@ -90,15 +90,15 @@ def read_published(path: Path) -> DSTM:
 def rename(published: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The released model's weights under our names.
 
-    Their decoder's first convolution takes (read, query value), ours f_t = (query value, read) as Eq. (1) has it: its
-    input channels change places.
+    Their decoder's first convolution takes (read, query value), ours f_t = (query value, read) as in Eq. (1), so its
+    input channels are swapped.
 
     Args:
         published: state dict of the released model.
-        path: where it comes from, for errors.
+        path: of the file, for errors.
 
     Returns:
-        Our names -> weights; without the constants and BatchNorm's counters, which play no part in its results.
+        Our names -> weights; without the constants and BatchNorm's counters, which do not affect its results.
 
     Raises:
         UserError: a name that the released model does not have, or other constants than ImageNet's.
@@ -125,12 +125,12 @@ def rename(published: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 def _load(path: Path) -> dict[str, Tensor]:
     loaded = read_torch(path, "the STM_weights.pth of the STM release", "correct the path, or download it again")
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise _another(path, "it is no state dict, names and tensors")
+        raise _another(path, "it is not a state dict of names and tensors")
     return loaded
 
 
 def _swap(name: str, modules: dict[str, str]) -> str | None:
-    """The name with its module replaced; None where it lies in none of them."""
+    """The name with its module replaced; None if it is in none of them."""
     parts = name.split(".")
     for n in range(len(parts) - 1, 0, -1):
         module = modules.get(".".join(parts[:n]))
@@ -153,6 +153,6 @@ def _check_constant(name: str, tensor: Tensor, expected: tuple[float, ...], path
 
 def _another(path: Path, detail: str) -> UserError:
     return UserError(
-        f"{path} holds another network ({detail}); expected the weights of the released STM with ResNet-50; give its "
+        f"{path} has another network ({detail}); expected the weights of the released STM with ResNet-50; give its "
         "STM_weights.pth"
     )

@@ -1,1 +1,1 @@
-"""A module as an ONNX graph with free axes, held against onnxruntime."""
+"""Write a module as an ONNX graph with free axes, and compare it in onnxruntime."""

@@ -1,4 +1,4 @@
-"""A part of the network written as an ONNX graph, and run by onnxruntime beside the part itself."""
+"""Write a part of the network as an ONNX graph, and compare its result in onnxruntime with the part's."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from torch.export import Dim
 from pipeline.core.errors import UserError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-"""What the export needs and nothing else does."""
+"""Packages that only the export needs."""
 
 OPSETS = range(18, 24)
-"""Of ONNX: torch writes the first, ONNX's own converter takes it up to the last; it does not bring every node down."""
+"""ONNX versions: torch writes the first, and ONNX's converter raises it to at most the last; lowering often fails."""
 
 PAD_TO = 16
-"""Rows `H` and columns `W` are multiples of it."""
+"""Rows `H` and columns `W` are multiples of this."""
 
 Axes = tuple[int | str, ...]
-"""A number is the length of an axis; a name leaves the length free, the same for all axes of that name."""
+"""Each axis is a number (its length) or a name (free length, equal for all axes of that name)."""
 
-_TRACED = (48, 80)  # H, W seen while tracing: few places, and rows and columns cannot be mistaken for each other
+_TRACED = (48, 80)  # H, W while tracing: small, and different, so that rows and columns cannot be confused
 _LENGTHS = {"L": 2, "N": 3, "T": 4, "rows": 2, "columns": 5}  # of the other free axes in random inputs; all different
 
 
@@ -35,12 +35,12 @@ _LENGTHS = {"L": 2, "N": 3, "T": 4, "rows": 2, "columns": 5}  # of the other fre
 class Graph:
     """A part of the network and its tensors, all float32.
 
-    Free axes are `L` frames, `N` objects, `T` remembered frames, `H` and `W` padded sides of the frame, also with a
-    stride behind them (`H16`), `rows` and `columns` the places of a query.
+    Free axes are `L` frames, `N` objects, `T` frames in the memory, `H` and `W` padded sides of the frame, also divided
+    by a stride (`H16`), and `rows` and `columns` of a query.
 
     Attributes:
-        module: takes tensors, or None for those it does without, and returns one or several.
-        inputs: name -> axes, in the order of the module's arguments; None for what it does without.
+        module: takes tensors (None for inputs that it does not have) and returns one or several.
+        inputs: name -> axes, in the order of the module's arguments; None for inputs that it does not have.
         outputs: name -> axes.
     """
 
@@ -50,14 +50,14 @@ class Graph:
 
 
 def require_packages() -> None:
-    """Refuse to start where a package is missing.
+    """Check that all packages are installed.
 
     Raises:
         UserError: one of `PACKAGES` is not installed.
     """
     missing = " ".join(name for name in PACKAGES if find_spec(name) is None)
     if missing:
-        raise UserError(f"the export finds no {missing}; expected {', '.join(PACKAGES)}; run pip install {missing}")
+        raise UserError(f"{missing} not found; the export needs {', '.join(PACKAGES)}; run pip install {missing}")
 
 
 def to_onnx(graph: Graph, opset: int) -> bytes:
@@ -71,12 +71,12 @@ def to_onnx(graph: Graph, opset: int) -> bytes:
         The ONNX file, weights included.
 
     Raises:
-        UserError: the graph has a node that ONNX's converter cannot bring to that opset.
+        UserError: the graph has a node that ONNX's converter cannot write in that opset.
     """
     free = {name: Dim(name) for name in _LENGTHS} | _sides(Dim("high"), Dim("wide"))
     present = {name: axes for name, axes in graph.inputs.items() if axes is not None}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about torch's own plans
+        warnings.simplefilter("ignore")  # about future changes of torch
         program = torch.onnx.export(
             graph.module,
             _random_inputs(graph, *_TRACED),
@@ -100,7 +100,7 @@ def to_onnx(graph: Graph, opset: int) -> bytes:
 
 
 def _tidy(proto: Any, axes: Mapping[str, Axes]) -> None:
-    """Give free axes their names, and drop what torch notes beside the nodes: paths and stack traces."""
+    """Give free axes their names, and drop paths and stack traces that torch adds to the nodes."""
     for value in (*proto.graph.input, *proto.graph.output):
         for axis, dimension in zip(axes[value.name], value.type.tensor_type.shape.dim):
             if isinstance(axis, str):
@@ -116,14 +116,14 @@ def compare(graph: Graph, data: bytes, height: int, width: int) -> float:
 
     Args:
         graph: a part of the network, in evaluation mode, on the CPU.
-        data: the same as ONNX.
+        data: the same part as ONNX.
         height: `H`.
         width: `W`.
 
     Returns:
         The largest difference between them, as a share of the output's largest value.
     """
-    runtime: Any = import_module("onnxruntime")  # by name: it has no types, and may be missing
+    runtime: Any = import_module("onnxruntime")  # by name, because it has no types and may not be installed
     inputs = _random_inputs(graph, height, width)
     given = {name: tensor.numpy() for name, tensor in zip(graph.inputs, inputs) if tensor is not None}
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -144,7 +144,7 @@ def _random_inputs(graph: Graph, height: int, width: int) -> tuple[Tensor | None
 
 
 def _sides(high: Any, wide: Any) -> dict[str, Any]:
-    """`H`, `W` and what they are at each stride, from the sides in units of `PAD_TO`, numbers or free ones."""
+    """`H`, `W` and their values at each stride, from the sides in units of `PAD_TO`, as numbers or free axes."""
     strides = {"": 1, "4": 4, "8": 8, "16": 16}
     rows = {f"H{name}": PAD_TO // stride * high for name, stride in strides.items()}
     return rows | {f"W{name}": PAD_TO // stride * wide for name, stride in strides.items()}
