@@ -71,9 +71,16 @@ class FirstFrames:
         self.length: int | None = min(length, footage.length or length)
         self._watch = watch
 
-    def shots(self) -> Iterator[Shot]:
+    def name_of(self, index: int) -> str:
+        """See `Footage`."""
+        return self._footage.name_of(index)
+
+    def shots(self, start: int = 0, stop: int | None = None) -> Iterator[Shot]:
         """See `Footage`."""
         assert self.length is not None
+        if start or stop is not None:
+            yield from self._footage.shots(start, self.length if stop is None else min(stop, self.length))
+            return
         step, start = max(1, self.length // 10), time.perf_counter()
         for i, shot in enumerate(islice(self._footage.shots(), self.length), start=1):
             yield shot

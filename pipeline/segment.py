@@ -18,61 +18,64 @@ In Python:
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import write_bytes
-from pipeline.core.images import encode_mask
 from pipeline.core.layout import Layout
-from pipeline.core.runtime import log, pick_device, progress, run_main
+from pipeline.core.runtime import log, pick_device, run_main
 from pipeline.dstm.checkpoint import load_dstm
-from pipeline.footage.footage import Footage, Shot, open_footage
-from pipeline.footage.input_checks import OVERLAY, check_masks, check_output, make_folder
+from pipeline.footage.departures import parse_gone
+from pipeline.footage.footage import Footage, open_footage
+from pipeline.footage.input_checks import OVERLAY, check_masks, check_output
 from pipeline.footage.mask_files import read_masks
-from pipeline.footage.overlay import OverlayVideo
-from pipeline.footage.readable_part import ReadablePart
 from pipeline.hourglass.checkpoint import load_hourglass
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.inference.config import InferSwitches
+from pipeline.inference.directions import Direction
+from pipeline.inference.given import Given
 from pipeline.inference.segmenter import FrameDepth, Segmenter
-from pipeline.inference.threads import WriteBehind, prefetch
+from pipeline.inference.video_job import VideoJob, Wanted
+from pipeline.pretrained.shipped import SHIPPED
 from pipeline.settings import Settings, load_settings
 
-T = TypeVar("T")
-
-_RANGE_FRAMES = 48  # frames, spread over the video, from which the range of its depth is taken
-_WAITING_BYTES = 128 << 20  # frames read ahead; of 4K they are five
+DEFAULT_SIZE = 480  # short side at which the network works: that of the videos on which it is trained
+_SHIPPED_PROFILE = "lite"  # whose inference settings go with the weights in the repository
 
 
 def open_segmenter(
-    weights: Path | str,
+    weights: Path | str | None = None,
     depth_weights: Path | str | None = None,
     tta: bool = False,
     settings: Settings | None = None,
+    size: int = DEFAULT_SIZE,
 ) -> Segmenter:
     """A segmenter from files.
 
     Args:
-        weights: a D-STM checkpoint.
+        weights: a D-STM checkpoint; `trained`: that of the active profile; None: the weights in the repository, with
+            the inference settings of the profile that trained them.
         depth_weights: the depth network's; not read where the weights take no estimated depth.
         tta: average over the scales and flips of params.yaml.
         settings: where memory, precision, scales and device come from; params.yaml of the working directory if None.
+        size: short side in pixels at which the network works; larger frames are reduced for it. 0: frames as they are.
 
     Raises:
         UserError: unfit files.
     """
     settings = settings or load_settings()
+    layout = Layout(Path.cwd(), settings.profile)
+    weights = choose_weights(None if weights is None else str(weights), layout)
     params, device = settings.profile_params, pick_device(settings.runtime.device)
-    network = load_dstm(Path(weights), device)
+    of_weights = settings.profiles.get(_SHIPPED_PROFILE, params) if weights == SHIPPED else params
+    config = replace(of_weights.infer, short_side=size)
+    network = load_dstm(weights, device)
     depth = None
     if network.switches.depth:
         estimator = None
@@ -85,11 +88,16 @@ def open_segmenter(
             estimator = DepthEstimator(load_hourglass(Path(depth_weights)), device, params.depth.precision)
         low, high = params.depth.percentile_low, params.depth.percentile_high
         depth = FrameDepth(network.switches.depth_input, estimator, low, high, params.depth.steady)
-    return Segmenter(network, depth, InferSwitches(tta), params.infer, device)
+    return Segmenter(network, depth, InferSwitches(tta), config, device)
 
 
 def run(
-    segmenter: Segmenter, footage: Footage, masks: Mapping[int, NDArray[np.uint8]], out: Path, with_overlay: bool
+    segmenter: Segmenter,
+    footage: Footage,
+    masks: Mapping[int, NDArray[np.uint8]],
+    out: Path,
+    with_overlay: bool,
+    wanted: Wanted | None = None,
 ) -> None:
     """Segment a video into a folder. Other files of the folder stay as they are.
 
@@ -99,71 +107,14 @@ def run(
         masks: frame index -> uint8 H,W ids.
         out: folder for `<frame>.png` and `overlay.mp4`.
         with_overlay: write the latter.
+        wanted: what else to do; nothing if None.
 
     Raises:
         UserError: masks or frames do not fit each other, a frame cannot be read, or the video breaks off; the masks and
             the overlay of the frames before that are whole.
         KeyboardInterrupt: it was interrupted; its text says what there is.
     """
-    height, width = check_masks(footage, masks)
-    max_waiting = max(2, min(8, _WAITING_BYTES // (3 * height * width)))
-    depth_range = None if segmenter.depth is None else segmenter.depth.range_of(_spread(footage))
-    readable, waiting = ReadablePart(footage), deque[Shot]()
-    count = 0
-
-    def frames() -> Iterator[NDArray[np.uint8]]:
-        with closing(_generator(prefetch(readable.shots(), max_waiting))) as shots:
-            for shot in shots:
-                waiting.append(shot)
-                yield shot.rgb
-
-    if footage.broken_off is not None:
-        log(f"the video breaks off before its end ({footage.broken_off}): the frames that are there get their masks")
-    make_folder(out)
-    others = {path.name for path in out.glob("*.png")}
-    try:
-        with ExitStack() as stack:
-            video = stack.enter_context(OverlayVideo(out / OVERLAY)) if with_overlay else None
-            writer = stack.enter_context(
-                WriteBehind(max_waiting, threads=1)
-            )  # ends first: all frames are in the video then
-            source = stack.enter_context(closing(_generator(frames())))
-            found = stack.enter_context(closing(segmenter.propagate(source, masks, depth_range)))
-            shown = progress(found, footage.length, "frames", every_s=5.0)
-            for mask in stack.enter_context(closing(_generator(shown))):
-                shot = waiting.popleft()
-                others.discard(f"{shot.name}.png")
-                show = None if video is None else partial(video.add, shot.rgb, mask, shot.seconds)
-                writer.put(partial(_write, out / f"{shot.name}.png", mask, show))
-                count += 1
-    except KeyboardInterrupt:
-        of = "" if footage.length is None else f" of {footage.length}"
-        raise KeyboardInterrupt(
-            f"the masks of the first {count}{of} frames are whole and in {out}; a new run begins at the first frame"
-        ) from None
-    except UserError as error:
-        raise readable.fault(count) or error from None
-    if fault := readable.fault(count):
-        raise fault
-    if footage.length is not None and count != footage.length:
-        log(f"the video says it has {footage.length} frames; {count} could be decoded, and each has its mask")
-    if others:
-        log(f"{out} held {len(others)} other PNG files before; they are as they were")
-
-
-def _spread(footage: Footage) -> Iterator[NDArray[np.uint8]]:
-    log("the range of depth is taken from frames all over the video")
-    yield from footage.spread(_RANGE_FRAMES)
-
-
-def _generator(items: Iterator[T]) -> Generator[T, None, None]:
-    return cast("Generator[T, None, None]", items)  # what a function with yield returns can be closed
-
-
-def _write(path: Path, mask: NDArray[np.uint8], show: Callable[[], None] | None) -> None:
-    write_bytes(path, encode_mask(mask))
-    if show is not None:
-        show()
+    VideoJob(segmenter, footage, masks, out, replace(wanted or Wanted(), overlay=with_overlay)).run()
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -181,36 +132,118 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "given several times",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the masks")
-    parser.add_argument("--weights", type=Path, help="D-STM (default: that of the active profile)")
+    parser.add_argument(
+        "--gone",
+        action="append",
+        default=[],
+        metavar="FRAME:ID[,ID]",
+        help="objects that have left in frame FRAME; may be given several times",
+    )
+    directions = parser.add_mutually_exclusive_group()
+    directions.add_argument(
+        "--both-ways", action="store_true", help="propagate every mask forwards and backwards, not only the first one"
+    )
+    directions.add_argument("--forward-only", action="store_true", help="leave the frames before the first mask empty")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="D-STM (default: the weights in the repository); 'trained': those that you trained in the active profile",
+    )
     parser.add_argument("--depth-weights", type=Path, help="depth network (default: that of the active profile)")
     parser.add_argument("--tta", action="store_true", help="average over scales and flips (slower)")
+    parser.add_argument(
+        "--size",
+        type=_pixels,
+        default=DEFAULT_SIZE,
+        metavar="N",
+        help=f"short side at which the network works; larger frames are reduced (default: {DEFAULT_SIZE}); 0: as it is",
+    )
     parser.add_argument("--overlay", action="store_true", help="write overlay.mp4 too")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="write probabilities/ID/FRAME.png and doubt.csv too"
+    )
+    parser.add_argument("--doubt", action="store_true", help="write doubt.csv too: which frames to look at")
+    parser.add_argument("--resume", action="store_true", help="keep the masks of an interrupted run and continue")
     return parser.parse_args(argv)
 
 
-def main() -> None:
-    """Segment the video of the command line."""
-    options = parse_arguments()
+def _pixels(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a number of pixels; expected 0 or more")
+    return int(text)
+
+
+def choose_weights(named: str | None, layout: Layout) -> Path:
+    """The weights to run.
+
+    Args:
+        named: a path; `trained`, for those of the active profile; None: the weights in the repository.
+        layout: of the active profile.
+
+    Raises:
+        UserError: the file does not exist.
+    """
+    if named is None and SHIPPED.is_file():
+        return SHIPPED
+    if named in (None, "trained"):
+        weights, how = layout.model("dstm"), "make them (make repro) or give others (--weights FILE)"
+    else:
+        weights, how = Path(named), "correct the path"
+    if not weights.is_file():
+        raise UserError(f"{weights} does not exist; expected the weights of a trained D-STM; {how}")
+    return weights
+
+
+def _log_weights(weights: Path, layout: Layout) -> None:
+    log(f"weights: {weights}")
+    if weights == layout.model("dstm") and layout.profile == "sample":
+        log("these weights were trained on the rendered sample for minutes; expect little of them on real video")
+
+
+def _segment(options: argparse.Namespace) -> None:
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
-    weights, depth_weights = options.weights or layout.model("dstm"), options.depth_weights or layout.model("depth")
-    if not weights.is_file():
-        how = "make them (make repro) or give others (--weights)" if options.weights is None else "correct the path"
-        raise UserError(f"{weights} does not exist; expected the weights of a trained D-STM; {how}")
+    weights = choose_weights(options.weights, layout)
     # what can be wrong with the inputs is found before the networks are loaded
+    direction: Direction = "both" if options.both_ways else "forward" if options.forward_only else "auto"
+    gone = parse_gone(options.gone)
     footage = open_footage(options.video)
     masks = read_masks(options.mask, footage)
     check_masks(footage, masks.ids)
+    Given(masks.ids, gone)
     check_output(footage, masks.files, options.out)
-    if options.weights is None and settings.profile == "sample":
-        log("these weights were trained on the rendered sample for minutes; expect little of them on real video")
-    segmenter = open_segmenter(weights, depth_weights, options.tta, settings)
+    _log_weights(weights, layout)
+    segmenter = open_segmenter(
+        weights, options.depth_weights or layout.model("depth"), options.tta, settings, options.size
+    )
+    wanted = Wanted(
+        gone=gone,
+        direction=direction,
+        probabilities=options.probabilities,
+        doubt=options.doubt,
+        resume=options.resume,
+    )
+    run(segmenter, footage, masks.ids, options.out, options.overlay, wanted)
+    log(f"masks are in {options.out}" + (f", {OVERLAY} beside them" if options.overlay else ""))
+
+
+def main() -> None:
+    """Segment the video of the command line; SIGTERM ends it as Ctrl-C does."""
+    options = parse_arguments()
+    terminated: list[object] = []
+
+    def terminate(*_: object) -> None:
+        terminated.append(True)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        run(segmenter, footage, masks.ids, options.out, options.overlay)
+        _segment(options)
     except KeyboardInterrupt as interruption:
         sys.stderr.write(f"interrupted; {str(interruption) or 'nothing was written'}\n")
-        raise SystemExit(130) from None
-    log(f"masks are in {options.out}" + (f", {OVERLAY} beside them" if options.overlay else ""))
+        raise SystemExit(143 if terminated else 130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.inference.given import Given, parse_gone
+from pipeline.footage.departures import parse_gone
+from pipeline.inference.given import Given
 from pipeline.inference.planes import correct
 from pipeline.inference.propagate import propagate
 from tests.support.toy_inference import CONFIG, CPU, PLAIN, TTA, Mask, make_network, naive, video

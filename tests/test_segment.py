@@ -31,6 +31,8 @@ from pipeline.hourglass.config import HourglassConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
 from pipeline.hourglass.normalise import DepthRange
+from pipeline.inference import video_job
+from pipeline.inference.propagate import Found
 from pipeline.inference.segmenter import FrameDepth, Segmenter
 from tests.support.tiny_archives import make_toy
 from tests.support.tiny_footage import counted, damaged, number_of, save_network, write_frames, write_mask, write_video
@@ -71,11 +73,11 @@ class Echo(Segmenter):
         self.alive: list[weakref.ref[NDArray[np.uint8]]] = []
         self.max_alive = 0
 
-    def propagate(self, frames: Any, *_: object, **__: object) -> Generator[NDArray[np.uint8], None, None]:
+    def forward(self, frames: Any, *_: object, **__: object) -> Generator[Found, None, None]:
         for rgb in frames:
             self.alive = [one for one in self.alive if one() is not None] + [weakref.ref(rgb)]
             self.max_alive = max(self.max_alive, len(self.alive))
-            yield np.zeros(rgb.shape[:2], np.uint8)
+            yield Found(np.zeros(rgb.shape[:2], np.uint8), None)
 
 
 def read(folder: Path) -> dict[str, NDArray[np.uint8]]:
@@ -333,7 +335,10 @@ def test_4k_streams(tmp_path: Path) -> None:
         length: int | None = None
         broken_off: str | None = None
 
-        def shots(self) -> Iterator[Shot]:
+        def name_of(self, index: int) -> str:
+            return str(index)
+
+        def shots(self, start: int = 0, stop: int | None = None) -> Iterator[Shot]:
             return (Shot(str(i), i / 24, np.zeros((2160, 3840, 3), np.uint8)) for i in range(30))
 
         def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:
@@ -349,13 +354,13 @@ def test_an_interruption_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.
     toy = make_toy(9, 2, 40, 56)
     footage = open_footage(str(write_frames(tmp_path / "frames", toy, "{:05d}.jpg")))
 
-    def interrupted(masks: Iterator[NDArray[np.uint8]], *_: object, **__: object) -> Iterator[NDArray[np.uint8]]:
+    def interrupted(masks: Iterator[Found], *_: object, **__: object) -> Iterator[Found]:
         for i, mask in enumerate(masks):
             if i == 5:
                 raise KeyboardInterrupt
             yield mask
 
-    monkeypatch.setattr(segment, "progress", interrupted)
+    monkeypatch.setattr(video_job, "progress", interrupted)
     with pytest.raises(KeyboardInterrupt, match="the first 5 of 9 frames"):
         segment.run(plain_segmenter(), footage, {0: toy.masks[0]}, tmp_path / "out", True)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [*(f"{t:05d}.png" for t in range(5)), "overlay.mp4"]

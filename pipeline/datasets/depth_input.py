@@ -57,10 +57,9 @@ class DepthInput:
             UserError: no map of the frame, or an unreadable one.
         """
         height, width, _ = rgb.shape
-        if self._kind == "constant":
-            return np.full((height, width), 0.5, np.float32)
-        if self._kind == "luminance":
-            return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
+        simple = simple_depth(self._kind, rgb)
+        if simple is not None:
+            return simple
         assert self._maps is not None
         if self._kind == "other_video":
             other = self._next[video.name]
@@ -72,6 +71,23 @@ class DepthInput:
             rng = np.random.default_rng(zlib.crc32(f"{video.name}/{frame_id}".encode()))
             return rng.permutation(depth.ravel()).reshape(depth.shape)
         return depth
+
+
+def simple_depth(kind: str, rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """Depth that needs no depth map, the same in training and in use.
+
+    Args:
+        kind: `model.depth_input`.
+        rgb: uint8 H,W,3, the frame.
+
+    Returns:
+        float32 H,W in [0, 1]: 0.5 for `constant`, the brightness for `luminance`; None for other kinds.
+    """
+    if kind == "constant":
+        return np.full(rgb.shape[:2], 0.5, np.float32)
+    if kind == "luminance":
+        return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
+    return None
 
 
 def open_depth_input(folder: Path, kind: DepthKind, videos: Sequence[Video]) -> DepthInput:

@@ -47,8 +47,12 @@ class Footage(Protocol):
         """What is missing at the end of it; None if nothing is known to be. Complete once all shots were taken."""
         ...
 
-    def shots(self) -> Iterator[Shot]:
-        """The frames, in order, read as they are needed; UserError for an unreadable one."""
+    def shots(self, start: int = 0, stop: int | None = None) -> Iterator[Shot]:
+        """Frames `start` to `stop` - 1 (to the last if None), read as they are needed; UserError for a bad one."""
+        ...
+
+    def name_of(self, index: int) -> str:
+        """What a frame is named."""
         ...
 
     def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:
@@ -88,9 +92,9 @@ class VideoFootage:
         """The frame of a name, padded with zeros or not; None where it is not a number."""
         return int(name) if re.fullmatch(r"[0-9]+", name) else None
 
-    def shots(self) -> Iterator[Shot]:
+    def shots(self, start: int = 0, stop: int | None = None) -> Iterator[Shot]:
         """See `Footage`."""
-        for i, (seconds, rgb) in enumerate(self._video.frames()):
+        for i, (seconds, rgb) in enumerate(self._video.frames(start, stop), start=start):
             yield Shot(self.name_of(i), seconds, rgb)
 
     def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:
@@ -127,9 +131,9 @@ class ImageFootage:
         """The frame of a name, on any file system; None where there is none."""
         return self._images.place_of(name)
 
-    def shots(self) -> Iterator[Shot]:
+    def shots(self, start: int = 0, stop: int | None = None) -> Iterator[Shot]:
         """See `Footage`."""
-        for i, path in enumerate(self.files):
+        for i, path in list(enumerate(self.files))[start:stop]:
             yield Shot(path.stem, i / STILL_RATE, self._images.read(i))
 
     def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:

@@ -20,10 +20,10 @@ class ReadablePart:
         self._error: UserError | None = None
         self._ended = False
 
-    def shots(self) -> Iterator[Shot]:
-        """The frames, in order, without an error at their end."""
+    def shots(self, start: int = 0) -> Iterator[Shot]:
+        """The frames from `start` on, in order, without an error at their end."""
         try:
-            yield from self._footage.shots()
+            yield from self._footage.shots(start)
         except UserError as error:
             self._error = error
         self._ended = True

@@ -63,8 +63,12 @@ class VideoFile:
         """Number of frames, counted by packets; a damaged file may give fewer."""
         return self._packets.shown
 
-    def frames(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-        """The frames.
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """The frames, all or some of them.
+
+        Args:
+            start: index of the first one to give; those before are decoded, but not converted.
+            stop: index of the first one not to give; all are given if None.
 
         Yields:
             Seconds, as the file counts them, and uint8 H,W,3 RGB.
@@ -79,7 +83,10 @@ class VideoFile:
                 rate = float(stream.average_rate or 0) or STILL_RATE
                 stream.thread_type, upright = "AUTO", _Upright()
                 for frame in container.decode(stream):
-                    yield count / rate if frame.time is None else frame.time, upright(frame)
+                    if count == stop:
+                        return
+                    if count >= start:
+                        yield count / rate if frame.time is None else frame.time, upright(frame)
                     count += 1
                 if frame is not None and frame.is_corrupt and self.broken_off is None:
                     self.broken_off = "its last frame is damaged"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.core.images import VOID, object_ids
+from pipeline.core.images import object_ids
 
 
 class Statement(NamedTuple):
@@ -39,6 +38,8 @@ class Given:
         gone: frame index -> ids of the objects that are absent from this frame on.
         ids: 0 and the ids that have a slot, ascending, at least those of the masks; just those if None.
 
+        start: index in the video of the frame that is 0 here, for messages.
+
     Attributes:
         ids: uint8 K+1; 0 and the ids of all objects, ascending.
 
@@ -51,6 +52,7 @@ class Given:
         masks: Mapping[int, NDArray[np.uint8]],
         gone: Mapping[int, Iterable[int]] | None = None,
         ids: NDArray[np.uint8] | None = None,
+        start: int = 0,
     ) -> None:
         shown = {index: object_ids(np.ascontiguousarray(mask)) for index, mask in masks.items()}
         left = {index: sorted(set(leaving)) for index, leaving in (gone or {}).items()}
@@ -74,6 +76,7 @@ class Given:
         self.ids = np.array([0, *objects], np.uint8) if ids is None else ids
         self._masks = dict(masks)
         self._shown, self._left = shown, left
+        self._start = start
         self._frames = sorted(self._masks.keys() | left.keys())
 
     @property
@@ -125,9 +128,15 @@ class Given:
         if late:
             what = "a mask is given" if late[0] in self._masks else "an object is stated to be gone"
             raise UserError(
-                f"{what} for frame {late[0]}, but the video has {length} frames (0 to {length - 1}); give the index "
-                "of one of them"
+                f"{what} for frame {self._start + late[0]}, but the video has {self._start + length} frames (0 to "
+                f"{self._start + length - 1}); give the index of one of them"
             )
+
+    def forward(self, start: int) -> Given:
+        """The same statements for a pass that begins with frame `start`, before which no mask shows an object."""
+        masks = {index - start: mask for index, mask in self._masks.items() if index >= start}
+        left = {index - start: ids for index, ids in self._left.items() if index >= start}
+        return Given(masks, left, self.ids, start)
 
     def backward(self, start: int) -> Given:
         """The same statements for a pass that goes through the frames from `start` down to 0.
@@ -181,25 +190,3 @@ class Given:
     def _anchors(self, one: int) -> list[int]:
         """Frames whose masks show an object, ascending."""
         return [index for index, ids in sorted(self._shown.items()) if one in ids]
-
-
-def parse_gone(arguments: Sequence[str]) -> dict[int, list[int]]:
-    """Read `FRAME:ID[,ID...]` arguments of the command line.
-
-    Returns:
-        Frame index -> ids.
-
-    Raises:
-        UserError: another form.
-    """
-    gone: dict[int, list[int]] = {}
-    for argument in arguments:
-        match = re.fullmatch(r"([0-9]+):([0-9]+(?:,[0-9]+)*)", argument)
-        ids = [int(part) for part in match[2].split(",")] if match else []
-        if match is None or not all(0 < one < VOID for one in ids):
-            raise UserError(
-                f"--gone {argument} is not FRAME:ID or FRAME:ID,ID; expected a frame counted from 0 and ids from 1 to "
-                "254, such as 40:2,3; correct it"
-            )
-        gone.setdefault(int(match[1]), []).extend(ids)
-    return gone

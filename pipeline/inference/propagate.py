@@ -117,6 +117,8 @@ class Pass:
         share: of `config.memory_gb` that this video may use.
         soft: also give probabilities; frames are then copied off the device one by one.
         known: masks that exist already; they are taken over, and the memory is rebuilt from them.
+        size: H, W of the video, if its frames may also come at the size at which the network works; that of the first
+            frame if None.
         merge: maps a frame's index and its probabilities 1,K+1,h,w (before the first mask: all background) to those
             that its mask is made of; the memory keeps the former.
     """
@@ -131,6 +133,7 @@ class Pass:
         share: float = 1.0,
         soft: bool = False,
         known: Known | None = None,
+        size: tuple[int, int] | None = None,
         merge: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
         self._network, self._given, self._config, self._device = network, given, config, device
@@ -143,7 +146,9 @@ class Pass:
         self._id_of_slot = torch.from_numpy(given.ids).to(device)
         self._seen = np.zeros(len(given.ids) - 1, bool)
         self._held: set[int] = set()  # known frames that the memory holds when the first unknown one comes
-        self._size = self._work = (0, 0)
+        self._size = self._work = size or (0, 0)
+        self._reduced = size is not None
+        self._sizes: tuple[tuple[int, int], ...] = ()
         self._taken = self._index = 0
         self._slots = 0
         self._told = False
@@ -153,7 +158,7 @@ class Pass:
         source = iter(frames)
         first = next(source, None)
         if first is not None:
-            lookahead = self._open(first.rgb.shape[0], first.rgb.shape[1])
+            lookahead = self._open(*(self._size if self._reduced else first.rgb.shape[:2]))
             source = map(self._take, chain([first], source))
             del first  # so that it goes when it is done
             while ahead := list(islice(source, lookahead)):
@@ -164,6 +169,7 @@ class Pass:
         """Prepare for frames of a size; returns how many to advance at a time."""
         self._size = (height, width)
         self._work = working_size(height, width, self._config.short_side)
+        self._sizes = ((height, width), self._work) if self._reduced else ((height, width),)
         self._given.check(height, width)
         work = Work(*self._work, len(self._seen), self._scales, 1 + self._flip)
         plan = make_plan(self._network, self._config, work, self._device, self._share)
@@ -185,7 +191,7 @@ class Pass:
         """Check the next frame and bring it to the size at which the network works."""
         index, size = self._taken, frame.rgb.shape[:2]
         self._taken += 1
-        if size != self._size:
+        if size not in self._sizes:
             raise UserError(
                 f"frame {index} is {_show(size)}, the first one {_show(self._size)}; expected one size; convert it"
             )
@@ -202,8 +208,8 @@ class Pass:
             return frame
         depth = frame.depth
         if depth is not None and depth.shape != self._work:
-            depth = np.asarray(_shrink(depth, self._work), np.float32)
-        return Frame(np.asarray(_shrink(frame.rgb, self._work), np.uint8), depth)
+            depth = np.asarray(shrink(depth, self._work), np.float32)
+        return Frame(np.asarray(shrink(frame.rgb, self._work), np.uint8), depth)
 
     def _advance(self, frames: list[Frame]) -> Iterator[Found]:
         """What is found in the next frames; no mode of torch is held across a yield."""
@@ -331,7 +337,8 @@ def _has_mask(statement: Statement | None) -> bool:
     return statement is not None and bool(statement.named.any())
 
 
-def _shrink(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def shrink(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """A frame or depth map at a smaller size H, W; each pixel is the mean of the area that it covers."""
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
 
 

@@ -1,93 +1,56 @@
-"""Segmentation of any frames: networks, depth on the way, masks out."""
+"""Segmentation of any frames: networks, depth estimated on the way, masks out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, count, islice
+from typing import Literal, NamedTuple, overload
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.core.images import VOID
 from pipeline.dstm.network import DSTM
-from pipeline.hourglass.estimator import DepthEstimator
-from pipeline.hourglass.normalise import DepthRange, invert, normalise, robust_range
-from pipeline.hourglass.scale_smoothing import ScaleSmoother
+from pipeline.hourglass.normalise import DepthRange
 from pipeline.inference.config import InferConfig, InferSwitches
+from pipeline.inference.directions import (
+    Blend,
+    Clip,
+    Direction,
+    ProbabilityStore,
+    check_direction,
+    frames_backward,
+)
+from pipeline.inference.frame_depth import FrameDepth
 from pipeline.inference.given import Given
+from pipeline.inference.planes import resize
 from pipeline.inference.prepared import prepare
-from pipeline.inference.propagate import Frame, Pass
+from pipeline.inference.propagate import Found, Frame, Known, Pass, shrink, working_size
 
 _RANGE_FRAMES = 16  # frames of a stream from which the range of its depth is taken
 
+Rgb = NDArray[np.uint8]
+Ids = NDArray[np.generic]
 
-class FrameDepth:
-    """The depth that a network is given with frames that come without.
 
-    Args:
-        kind: `model.depth_input` the network was trained with.
-        estimator: of depth; None where `kind` needs none.
-        low: percentile of a video's inverse depth that becomes 0.
-        high: percentile that becomes 1.
-        steady: how long the jitter of a video's scale is held back, see `pipeline/hourglass/scale_smoothing.py`.
+class SoftMask(NamedTuple):
+    """A mask and how sure the network is of it.
 
     Attributes:
-        estimated: whether depth is estimated, so that its range is to be found first.
-
-    Raises:
-        UserError: the network was trained with a control that other frames do not have, or there is no estimator.
+        mask: uint8 H,W ids.
+        ids: uint8 K+1; 0 and the ids of the objects, ascending.
+        probabilities: float32 K+1,H,W in [0, 1], in the order of `ids`.
     """
 
-    def __init__(self, kind: str, estimator: DepthEstimator | None, low: float, high: float, steady: float) -> None:
-        if kind not in ("estimated", "constant", "luminance"):
-            raise UserError(
-                f"the weights were trained with model.depth_input {kind}, a control that a single video does not have; "
-                "expected estimated; give other weights"
-            )
-        if kind == "estimated" and estimator is None:
-            raise UserError("the weights take depth, but no depth weights are given; give those of the depth network")
-        self._kind = kind
-        self._estimator = estimator
-        self._low, self._high, self._steady = low, high, steady
-        self.estimated = kind == "estimated"
-
-    def range_of(self, frames: Iterable[NDArray[np.uint8]]) -> DepthRange | None:
-        """Range of depth over some frames of a video, one for all of it; None where depth is not estimated."""
-        if not self.estimated:
-            return None
-        inverse = [one for frame in frames for one in self._inverse([frame])]
-        return robust_range(inverse, self._low, self._high)
-
-    def follow(self, depth_range: DepthRange | None) -> Callable[[list[NDArray[np.uint8]]], list[NDArray[np.float32]]]:
-        """Depth of one video, some frames at a time and in order.
-
-        Args:
-            depth_range: inverse depths that become 0 and 1; None where depth is not estimated.
-
-        Returns:
-            Maps uint8 H,W,3 frames to float32 H,W in [0, 1].
-        """
-        smooth = ScaleSmoother(self._steady)
-
-        def maps(frames: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-            if self._kind == "constant":
-                return [np.full(frame.shape[:2], 0.5, np.float32) for frame in frames]
-            if self._kind == "luminance":
-                return [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255) for f in frames]
-            assert depth_range is not None
-            steady = map(smooth, frames, self._inverse(frames))
-            return [normalise(one, depth_range, *frame.shape[:2]) for one, frame in zip(steady, frames)]
-
-        return maps
-
-    def _inverse(self, frames: list[NDArray[np.uint8]]) -> list[NDArray[np.float16]]:
-        assert self._estimator is not None
-        return [invert(log_depth) for log_depth in self._estimator.log_depth(frames)]
+    mask: NDArray[np.uint8]
+    ids: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
 
 
 class Segmenter:
@@ -97,7 +60,7 @@ class Segmenter:
         network: D-STM, in evaluation mode, on `device`.
         depth: gives it depth; None for a network without.
         switches: `tta`.
-        config: memory, precision, scales.
+        config: memory, precision, scales and the size at which the network works.
         device: of the network.
 
     Attributes:
@@ -116,24 +79,51 @@ class Segmenter:
         self.depth = depth if network.switches.depth else None
         self._switches, self._config, self._device = switches, config, device
 
+    @overload
     def propagate(
         self,
-        frames: Iterable[NDArray[np.uint8]],
-        masks: NDArray[np.generic] | Mapping[int, NDArray[np.generic]],
+        frames: Iterable[Rgb],
+        masks: Ids | Mapping[int, Ids],
         depth_range: DepthRange | None = None,
         lookahead: int | None = None,
         gone: Mapping[int, Iterable[int]] | None = None,
-    ) -> Generator[NDArray[np.uint8], None, None]:
+        direction: Direction = "forward",
+        probabilities: Literal[False] = False,
+    ) -> Generator[NDArray[np.uint8], None, None]: ...
+
+    @overload
+    def propagate(
+        self,
+        frames: Iterable[Rgb],
+        masks: Ids | Mapping[int, Ids],
+        depth_range: DepthRange | None = None,
+        lookahead: int | None = None,
+        gone: Mapping[int, Iterable[int]] | None = None,
+        direction: Direction = "forward",
+        *,
+        probabilities: Literal[True],
+    ) -> Generator[SoftMask, None, None]: ...
+
+    def propagate(
+        self,
+        frames: Iterable[Rgb],
+        masks: Ids | Mapping[int, Ids],
+        depth_range: DepthRange | None = None,
+        lookahead: int | None = None,
+        gone: Mapping[int, Iterable[int]] | None = None,
+        direction: Direction = "forward",
+        probabilities: bool = False,
+    ) -> Generator[NDArray[np.uint8], None, None] | Generator[SoftMask, None, None]:
         """Masks of a video as its frames come.
 
-        Frames are taken `lookahead` at a time, and their masks are given before more are taken: a mask lags at most
-        `lookahead` - 1 frames behind its frame. Where depth is estimated and its range not given, 16 frames are taken
+        Frames are taken `lookahead` at a time, and their masks are given before more are taken: a mask comes at most
+        `lookahead` - 1 frames after its frame. Where depth is estimated and its range not given, 16 frames are taken
         before the first mask comes. Of the past nothing is held but the memory (`infer.memory_frames`). Closing the
         generator frees everything.
 
         Args:
             frames: uint8 H,W,3 RGB, all of one size; any iterable, also one without end. Several wait at a time, so
-                each is to be an array of its own.
+                each must be an array of its own. For other directions than `forward` a sequence.
             masks: H,W ids of the objects in the first frame; or frame index -> ids of objects that appear in that frame
                 or are corrected there, see `propagate.propagate`. Integers or booleans.
             depth_range: inverse depths that become 0 and 1 (`self.depth.range_of` of frames from all over the video);
@@ -141,37 +131,176 @@ class Segmenter:
             lookahead: frames taken at a time, in place of `infer.lookahead`; 1 for a camera. Less is slower and gives
                 the same masks up to rounding.
             gone: frame index -> ids of objects that are absent from that frame on, until a mask shows them again.
+            direction: `forward`: from each mask to the end; `auto`: frames before the first mask are segmented too,
+                backwards from it; `both`: every mask is propagated in both directions, and between two masks of an
+                object the nearer one counts the more. What is needed of the backward pass waits in temporary files.
+            probabilities: yield `SoftMask` instead of masks.
 
         Yields:
-            uint8 H,W ids for each frame.
+            uint8 H,W ids for each frame, or a `SoftMask`.
 
         Raises:
-            UserError: unfit masks, at once; unfit frames, when their turn comes.
+            UserError: unfit arguments, at once; unfit frames, when their turn comes.
         """
-        config = self._config if lookahead is None else replace(self._config, lookahead=lookahead)
-        given = {0: masks} if isinstance(masks, np.ndarray) else masks
-        ids = {index: _checked_mask(index, mask) for index, mask in given.items()}
-        return self._propagate(map(_checked_frame, count(), frames), Given(ids, gone), depth_range, config)
+        check_direction(direction)
+        by_frame = {0: masks} if isinstance(masks, np.ndarray) else masks
+        given = Given({index: _checked_mask(index, mask) for index, mask in by_frame.items()}, gone)
+        if direction == "forward" or (direction == "auto" and given.first == 0):
+            found = self.forward(frames, given, depth_range, lookahead, soft=probabilities)
+        elif isinstance(frames, Sequence | np.ndarray):
+            found = self._both(_Frames(frames), given, direction, depth_range, lookahead, probabilities)
+        else:
+            raise UserError(
+                f"the direction is {direction}, but the frames are {type(frames).__name__}; expected a list or another "
+                "sequence, since they are read twice; collect them first, or give direction='forward'"
+            )
+        return self._soft(found, given) if probabilities else self._masks(found)
 
-    def _propagate(
+    def forward(
         self,
-        frames: Iterator[NDArray[np.uint8]],
+        frames: Iterable[Rgb],
         given: Given,
-        depth_range: DepthRange | None,
-        config: InferConfig,
-    ) -> Generator[NDArray[np.uint8], None, None]:
+        depth_range: DepthRange | None = None,
+        lookahead: int | None = None,
+        start: int = 0,
+        soft: bool = False,
+        known: Known | None = None,
+        merge: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> Generator[Found, None, None]:
+        """What is found in the frames of a video from one of them on, in order.
+
+        Args:
+            frames: see `propagate`.
+            given: statements about the video; frame 0 is the first of `frames`.
+            depth_range: see `propagate`.
+            lookahead: see `propagate`.
+            start: index in the video of the first of `frames`, for messages.
+            soft: also give probabilities.
+            known: see `Pass`.
+            merge: see `Pass`.
+        """
+        checked = map(_checked_frame, count(start), frames)
+        first = next(checked, None)
+        if first is None:
+            given.check_length(0)
+            return
+        size = (first.shape[0], first.shape[1])
+        config = self._config if lookahead is None else replace(self._config, lookahead=lookahead)
+        source = self._reduced(chain([first], checked), size, start)
+        del first  # so that the frames go when they are done
         if self.depth is not None and self.depth.estimated and depth_range is None:
-            first = list(islice(frames, _RANGE_FRAMES))
-            depth_range = self.depth.range_of(first) if first else None
-            frames = chain(first, frames)
-            del first  # so that the frames go when they are done
-        one_pass = Pass(self._network, given, self._switches, config, self._device)
-        with closing(self._with_depth(frames, depth_range, config.lookahead)) as with_depth:
-            for found in one_pass.run(with_depth):
-                yield found.mask
+            ahead = list(islice(source, _RANGE_FRAMES))
+            depth_range = self.depth.range_of(ahead)
+            source = chain(ahead, source)
+            del ahead
+        one_pass = Pass(
+            self._network, given, self._switches, config, self._device, soft=soft, known=known, size=size, merge=merge
+        )
+        with closing(self._with_depth(source, depth_range, config.lookahead)) as with_depth:
+            yield from one_pass.run(with_depth)
+
+    def backward(
+        self,
+        clip: Clip,
+        given: Given,
+        direction: Direction,
+        depth_range: DepthRange | None,
+        store: ProbabilityStore,
+        stop: int = 0,
+        known: Known | None = None,
+        soft: bool = False,
+    ) -> Generator[tuple[int, Found], None, None]:
+        """What is found backwards; probabilities of the frames from the first mask on go to a store.
+
+        Args:
+            clip: the video.
+            given: statements about it.
+            direction: `auto` or `both`.
+            depth_range: see `propagate`; if None, that of the first frames that the pass sees.
+            store: takes what `Blend` needs.
+            stop: index of the last frame to segment.
+            known: masks that exist already, see `Pass`; frame 0 is where the pass begins, `given.first`.
+            soft: also give probabilities.
+
+        Yields:
+            Index and outcome of each frame, last one first. Those of the frames before the first mask are final.
+        """
+        begin = given.first if direction == "auto" else given.last
+        first = next(clip.frames(begin, begin + 1), None)
+        if first is None:
+            return  # the forward pass names the frame that does not exist
+        size = (first.shape[0], first.shape[1])
+        frames = map(_checked_frame, count(begin, -1), frames_backward(_Reduced(clip, self, size), begin, stop))
+        if self.depth is not None and self.depth.estimated and depth_range is None:
+            depth_range = self.depth.range_of([first])
+        del first
+        turned, spills = given.backward(begin), begin > given.first
+        one_pass = Pass(
+            self._network,
+            turned,
+            self._switches,
+            self._config,
+            self._device,
+            soft=soft or spills,
+            known=known,
+            size=size,
+        )
+        with closing(self._with_depth(frames, depth_range, self._config.lookahead)) as with_depth:
+            for index, found in zip(range(begin, stop - 1, -1), one_pass.run(with_depth)):
+                if (
+                    index >= given.first
+                    and found.probabilities is not None
+                    and given.weights(index, direction)[1].any()
+                ):
+                    store.write(index, found.probabilities)
+                yield index, found
+
+    def _both(
+        self,
+        clip: Clip,
+        given: Given,
+        direction: Direction,
+        depth_range: DepthRange | None,
+        lookahead: int | None,
+        soft: bool,
+    ) -> Generator[Found, None, None]:
+        """Frames in order, after a backward pass whose masks wait in memory, compressed."""
+        begin = given.first
+        if self.depth is not None and self.depth.estimated and depth_range is None:
+            depth_range = self.depth.range_of(list(clip.frames(0, _RANGE_FRAMES)))
+        with ProbabilityStore(None) as store:
+            masks: list[tuple[tuple[int, ...], bytes]] = []
+            for index, found in self.backward(clip, given, direction, depth_range, store, soft=soft):
+                if index >= begin:
+                    continue
+                masks.append((found.mask.shape, zlib.compress(found.mask.tobytes(), 1)))
+                if soft and found.probabilities is not None:
+                    store.write(index, found.probabilities)
+            for index, (shape, packed) in enumerate(reversed(masks)):
+                held = store.read(index)
+                mask = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
+                yield Found(mask, None if held is None else held[0])
+            blend = Blend(given, direction, store, begin)
+            frames, later = clip.frames(begin), given.forward(begin)
+            yield from self.forward(frames, later, depth_range, lookahead, begin, soft, merge=blend)
+
+    def _masks(self, found: Generator[Found, None, None]) -> Generator[NDArray[np.uint8], None, None]:
+        with closing(found):
+            for one in found:
+                yield one.mask
+
+    def _soft(self, found: Generator[Found, None, None], given: Given) -> Generator[SoftMask, None, None]:
+        with closing(found):
+            for one in found:
+                yield SoftMask(one.mask, given.ids, full_probabilities(one))
+
+    def _reduced(self, frames: Iterator[Rgb], size: tuple[int, int], start: int = 0) -> Iterator[Rgb]:
+        """Frames at the size at which the network works; those of another size than `size` are left to `Pass`."""
+        work = working_size(*size, self._config.short_side)
+        return frames if work == size else (shrink(f, work) if f.shape[:2] == size else f for f in frames)
 
     def _with_depth(
-        self, frames: Iterator[NDArray[np.uint8]], depth_range: DepthRange | None, lookahead: int
+        self, frames: Iterator[Rgb], depth_range: DepthRange | None, lookahead: int
     ) -> Generator[Frame, None, None]:
         maps = None if self.depth is None else self.depth.follow(depth_range)
         while ahead := list(islice(frames, lookahead)):
@@ -179,6 +308,41 @@ class Segmenter:
                 yield from (Frame(rgb, None) for rgb in ahead)
             else:
                 yield from map(Frame, ahead, maps(ahead))
+
+
+def full_probabilities(found: Found) -> NDArray[np.float32]:
+    """Probabilities of a frame at its own size, float32 K+1,H,W.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if found.probabilities is None:
+        raise ValueError("the frame was segmented without probabilities")
+    height, width = found.mask.shape
+    return np.asarray(resize(found.probabilities[None], (height, width))[0].cpu().numpy())
+
+
+class _Frames:
+    """A sequence of frames as a `Clip`."""
+
+    def __init__(self, frames: Sequence[Rgb] | NDArray[np.uint8]) -> None:
+        self._frames = frames
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Rgb]:
+        """See `Clip`."""
+        end = len(self._frames) if stop is None else min(stop, len(self._frames))
+        return (self._frames[i] for i in range(start, end))
+
+
+class _Reduced:
+    """A `Clip` at the size at which the network works, so that more frames of it fit in memory."""
+
+    def __init__(self, clip: Clip, segmenter: Segmenter, size: tuple[int, int]) -> None:
+        self._clip, self._segmenter, self._size = clip, segmenter, size
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Rgb]:
+        """See `Clip`."""
+        return self._segmenter._reduced(self._clip.frames(start, stop), self._size)
 
 
 def _checked_mask(index: int, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
