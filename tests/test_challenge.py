@@ -43,7 +43,7 @@ def davis(split: str) -> dict[str, bytes]:
 
 
 def youtubevos_valid() -> dict[str, bytes]:
-    """All frames are at hand; masks only where objects first appear, each of the objects new there."""
+    """All frames exist; masks only in frames where objects first appear, each with the new objects only."""
     late = VIDEOS["dogs"].masks.copy()
     late[0][late[0] == 2] = 0
     late[3][late[3] == 1] = 0

@@ -1,4 +1,4 @@
-"""Reader of COCO, the published set and sets of one's own in its format."""
+"""Reader of COCO: the published data set, and your own data in its format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The official scorer's figures over thousands of real masks, where those masks are at hand.
+"""The official scorer's values over thousands of real masks, if those masks are available.
 
 They are the results that `davisvideochallenge/davis2017-evaluation` carries for the 30 sequences of DAVIS-2017 val;
 name a checkout of it in DAVIS2017_EVALUATION. `osvos_truth` scores one method against the other; the other sets score
@@ -57,7 +57,7 @@ def test_equals_the_official_figures(name: str) -> None:
         files = [file.removesuffix(".png") for file in osvos.names() if file.endswith(".png")]
     else:
         if not REAL.exists():
-            pytest.skip(f"{REAL} is not at hand")
+            pytest.skip(f"{REAL} is not available")
         real = open_archive(REAL)
         top = "DAVIS/Annotations/480p/"
         files = [n.removeprefix(top).removesuffix(".png") for n in real.names() if n.startswith(top)]

@@ -1,4 +1,4 @@
-"""The whole chain through DVC, at toy size, in a clone."""
+"""The whole pipeline through DVC, at toy size, in a clone."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def test_official_is_optional(root: Path, masks: Path, monkeypatch: pytest.Monke
 def test_official_differences(
     root: Path, masks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stand-in for the package looks at the copies it is given and returns one wrong figure."""
+    """A stand-in for the package checks the copies that it gets and returns one wrong value."""
 
     class Evaluation:
         def __init__(self, davis_root: str, task: str, gt_set: str, codalab: bool) -> None:

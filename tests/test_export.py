@@ -192,7 +192,7 @@ def test_the_description_is_that_of_the_files(exported: Exported) -> None:
 
 
 def test_a_difference_is_seen(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs are held against the network, and where they differ nothing is written."""
+    """Graphs are compared with the network, and if they differ, nothing is written."""
     fused = fuse(exported.network)
     data = (exported.folder / "memory_encoder.onnx").read_bytes()
     assert compare(export.graphs_of(fused)["memory_encoder"], data, 32, 64) < 1e-4

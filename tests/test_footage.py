@@ -151,7 +151,7 @@ def test_unfit_images(tmp_path: Path, name: str, spoil: Callable[[Path], object]
 
 
 def test_a_phone_picture_with_a_second_one_behind(tmp_path: Path) -> None:
-    """Phones put maps of depth or brightness there; it is no animation."""
+    """Phones store maps of depth or brightness there; such a file is not an animation."""
     image = Image.fromarray(RGB)
     image.save(tmp_path / "0.jpg", format="MPO", save_all=True, append_images=[image.resize((8, 8))], quality=95)
     with Image.open(tmp_path / "0.jpg") as opened:

@@ -11,7 +11,7 @@ from pipeline.dstm.memory import read_memory
 
 
 def naive_read(query_key: torch.Tensor, mem_key: torch.Tensor, mem_value: torch.Tensor, scale: bool) -> torch.Tensor:
-    """Place by place: sum R(k^Q, k^M) v^M / Z, with R = exp(k^Q . k^M) and Z = sum R."""
+    """Pixel by pixel: sum R(k^Q, k^M) v^M / Z, with R = exp(k^Q . k^M) and Z = sum R."""
     n, ck, h, w = query_key.shape
     _, cv, t, _, _ = mem_value.shape
     out = torch.zeros(n, cv, h, w, dtype=torch.float64)

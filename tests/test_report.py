@@ -32,7 +32,7 @@ COLUMNS = "sequence,object,kind,J-mean,J-recall,J-decay,F-mean,F-recall,F-decay,
 
 
 class ToySource:
-    """Two objects on a grey frame, four frames a video."""
+    """Two objects on a grey frame, four frames per video."""
 
     name = "toy"
 

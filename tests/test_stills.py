@@ -1,4 +1,4 @@
-"""Readers of still images: MSRA10K and VOC (COCO has a file of its own)."""
+"""Readers of still images: MSRA10K and VOC (COCO has its own file)."""
 
 from __future__ import annotations
 

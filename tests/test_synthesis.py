@@ -191,7 +191,7 @@ def test_labels_lie_where_the_colours_are(in_place: float) -> None:
         for frame, mask in zip(clip.frames, clip.masks):
             red = near(frame, RED)
             unknown = mask == 255  # beyond the edge of an image whose object is the target
-            # a background's own object is no target; it is red as well, hence the check in one direction only
+            # a background's own object is not a target; it is red as well, so only one direction is checked
             inside = shrunk(mask == 1, 2)  # resizing, warp and feather blend two pixels
             assert red[inside].all()
             if in_place:

@@ -28,7 +28,7 @@ from tests.support.fake_stills import CONFIG, FakeStills, Found, make_stills
 SHARDED = replace(CONFIG, n_clips=10, clips_per_shard=3)
 
 
-class Room:
+class Workspace:
     """A workspace with a fake MSRA10K."""
 
     def __init__(self, root: Path, stills: FakeStills, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +52,8 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
-    return Room(tmp_path, make_stills(), monkeypatch)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    return Workspace(tmp_path, make_stills(), monkeypatch)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -64,8 +64,8 @@ def rows(path: Path) -> list[list[str]]:
     return list(csv.reader(io.StringIO(path.read_text())))
 
 
-def test_what_is_written(room: Room) -> None:
-    output = room.run("out")
+def test_what_is_written(workspace: Workspace) -> None:
+    output = workspace.run("out")
     assert sorted(content(output)) == ["clips.csv", *(f"shard-{n:05d}.zip" for n in range(4)), "skipped.csv"]
     header, *clips = rows(output / "clips.csv")
     assert header == ["name", "image", "n_objects"]
@@ -80,28 +80,30 @@ def test_what_is_written(room: Room) -> None:
     for name, image, n_objects in clips:
         video = by_name[name]
         assert video.frames == video.annotated == ("00000", "00001", "00002")
-        clip, _ = simulate(room.stills, int(name[-6:]), SHARDED)
+        clip, _ = simulate(workspace.stills, int(name[-6:]), SHARDED)
         assert clip is not None
         assert (image, int(n_objects)) == (clip.image, clip.n_objects)
         for t, frame_id in enumerate(video.frames):
             assert (source.mask(video, frame_id) == clip.masks[t]).all()
             stored = decode_rgb(encode_jpeg(clip.frames[t], SHARDED.jpeg_quality), name)
             assert (source.frame(video, frame_id) == stored).all()
-    assert room.scratch() == []
+    assert workspace.scratch() == []
 
 
-def test_number_of_processes_does_not_matter(room: Room) -> None:
-    assert content(room.run("one")) == content(room.run("three", workers=3)) == content(room.run("again"))
+def test_number_of_processes_does_not_matter(workspace: Workspace) -> None:
+    assert (
+        content(workspace.run("one")) == content(workspace.run("three", workers=3)) == content(workspace.run("again"))
+    )
 
 
-def test_no_source(room: Room) -> None:
-    room.files([])
-    output = room.run("out")
+def test_no_source(workspace: Workspace) -> None:
+    workspace.files([])
+    output = workspace.run("out")
     assert content(output) == {"clips.csv": b"name,image,n_objects\n", "skipped.csv": b"image,reason,n\n"}
 
 
-def test_resume_gives_the_same(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = content(room.run("whole"))
+def test_resume_gives_the_same(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = content(workspace.run("whole"))
     made: list[int] = []
 
     def stops(stills: FakeStills, index: int, config: SynthesisConfig) -> object:
@@ -112,9 +114,9 @@ def test_resume_gives_the_same(room: Room, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(synthesize, "simulate", stops)
     with pytest.raises(KeyboardInterrupt):
-        room.run("out")
+        workspace.run("out")
     assert made == list(range(7))
-    assert not (room.root / "out").exists()
+    assert not (workspace.root / "out").exists()
     made.clear()
 
     def counts(stills: FakeStills, index: int, config: SynthesisConfig) -> object:
@@ -122,27 +124,27 @@ def test_resume_gives_the_same(room: Room, monkeypatch: pytest.MonkeyPatch) -> N
         return simulate(stills, index, config)
 
     monkeypatch.setattr(synthesize, "simulate", counts)
-    other = room.run("other", replace(SHARDED, seed=8))  # other settings: nothing of the interrupted run is used
+    other = workspace.run("other", replace(SHARDED, seed=8))  # other settings: nothing of the interrupted run is used
     assert made == list(range(10))
     assert content(other) != whole
     made.clear()
-    assert content(room.run("out")) == whole
+    assert content(workspace.run("out")) == whole
     assert made == [6, 7, 8, 9]  # shards 0 and 1 were whole
 
 
-def test_shard_without_its_record_is_made_anew(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shard_without_its_record_is_made_anew(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the archive and before the record; or with a record whose archive is gone."""
-    whole = content(room.run("whole"))
+    whole = content(workspace.run("whole"))
     monkeypatch.setattr(synthesize, "_collect", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        room.run("out")
-    (record,) = (p for p in room.scratch() if p.name == "shard-00001.json")
+        workspace.run("out")
+    (record,) = (p for p in workspace.scratch() if p.name == "shard-00001.json")
     record.unlink()
     record.with_name("shard-00001.zip").write_bytes(b"half")
     record.with_name("shard-00002.zip").unlink()
     monkeypatch.undo()
-    monkeypatch.setitem(synthesize.READERS, "msra10k", lambda raw: room.stills)
-    assert content(room.run("out")) == whole
+    monkeypatch.setitem(synthesize.READERS, "msra10k", lambda raw: workspace.stills)
+    assert content(workspace.run("out")) == whole
 
 
 def _slow(stills: FakeStills, index: int, config: SynthesisConfig) -> object:
@@ -151,23 +153,23 @@ def _slow(stills: FakeStills, index: int, config: SynthesisConfig) -> object:
     return simulate(stills, index, config)
 
 
-def test_killed_run_frees_its_folder(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_run_frees_its_folder(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill that only reaches the stage: its processes end, too, and a second run continues."""
-    whole = content(room.run("whole"))
+    whole = content(workspace.run("whole"))
     monkeypatch.setattr(synthesize, "simulate", _slow)
-    stage = multiprocessing.get_context("fork").Process(target=room.run, args=("out", SHARDED, 2))
+    stage = multiprocessing.get_context("fork").Process(target=workspace.run, args=("out", SHARDED, 2))
     stage.start()
     assert stage.pid is not None
-    while sum(p.name.endswith(".json") for p in room.scratch()) < 2:
+    while sum(p.name.endswith(".json") for p in workspace.scratch()) < 2:
         assert stage.is_alive()
         time.sleep(0.02)
     os.kill(stage.pid, signal.SIGKILL)
     stage.join()
-    assert not (room.root / "out").exists()
+    assert not (workspace.root / "out").exists()
     monkeypatch.setattr(synthesize, "simulate", simulate)
     for _ in range(100):
         try:
-            assert content(room.run("out")) == whole
+            assert content(workspace.run("out")) == whole
             return
         except UserError as error:
             assert "locked by another run" in str(error)
@@ -175,12 +177,12 @@ def test_killed_run_frees_its_folder(room: Room, monkeypatch: pytest.MonkeyPatch
     raise AssertionError("the folder is still locked")
 
 
-def test_skipped_are_named(room: Room) -> None:
-    room.stills = make_stills(4, extra_tiny=2)
-    room.stills.name = "msra10k"
-    rgb, found = room.stills.pictures["im1"]
-    room.stills.pictures["im1"] = (rgb, Found(found.masks[:0], found.void))
-    output = room.run("out", replace(SHARDED, n_clips=8))
+def test_skipped_are_named(workspace: Workspace) -> None:
+    workspace.stills = make_stills(4, extra_tiny=2)
+    workspace.stills.name = "msra10k"
+    rgb, found = workspace.stills.pictures["im1"]
+    workspace.stills.pictures["im1"] = (rgb, Found(found.masks[:0], found.void))
+    output = workspace.run("out", replace(SHARDED, n_clips=8))
     expected = [["im0", TINY, "2"], ["im1", UNUSABLE, "2"], ["im2", TINY, "2"], ["im3", TINY, "2"]]
     assert rows(output / "skipped.csv")[1:] == expected
     assert len(rows(output / "clips.csv")) == 1 + 6
@@ -194,22 +196,22 @@ def test_rows_of_a_reason_are_merged() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_refusals(room: Room, workers: int) -> None:
+def test_refusals(workspace: Workspace, workers: int) -> None:
     with pytest.raises(UserError, match="no data set of stills 'davis'"):
-        synthesize.run("davis", SHARDED, room.raw, room.root / "out", room.root / ".scratch", workers)
+        synthesize.run("davis", SHARDED, workspace.raw, workspace.root / "out", workspace.root / ".scratch", workers)
     with pytest.raises(UserError, match="none of 6 images gave a clip"):
-        room.run("out", replace(SHARDED, min_area=0.2, max_area=0.3), workers)
-    name = room.stills.images[2]
-    del room.stills.pictures[name]
+        workspace.run("out", replace(SHARDED, min_area=0.2, max_area=0.3), workers)
+    name = workspace.stills.images[2]
+    del workspace.stills.pictures[name]
 
     def unreadable(image_id: str) -> Found:
         raise UserError(f"{image_id} is damaged")
 
-    room.stills.instances = unreadable  # type: ignore[method-assign]
+    workspace.stills.instances = unreadable  # type: ignore[method-assign]
     with pytest.raises(UserError, match="is damaged"):
-        room.run("out", SHARDED, workers)
-    (room.raw / "manifest.json").unlink()
+        workspace.run("out", SHARDED, workers)
+    (workspace.raw / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"manifest\.json does not exist"):
-        room.run("out", SHARDED, workers)
-    assert not (room.root / "out").exists()
-    assert json.dumps([p.name for p in room.root.iterdir() if p.name.startswith(".out")]) == "[]"
+        workspace.run("out", SHARDED, workers)
+    assert not (workspace.root / "out").exists()
+    assert json.dumps([p.name for p in workspace.root.iterdir() if p.name.startswith(".out")]) == "[]"

@@ -1,4 +1,4 @@
-"""Joint augmentation, held against coordinates written into the images."""
+"""Joint augmentation, compared with coordinates written into the images."""
 
 from __future__ import annotations
 

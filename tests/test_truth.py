@@ -51,7 +51,7 @@ def refused(tmp_path: Path, *arguments: object) -> str:
 
 
 def test_any_layout_gives_the_same(tmp_path: Path) -> None:
-    """With the protocol of DAVIS, the scores of a DAVIS with the same masks, wherever the masks lie."""
+    """With the protocol of DAVIS, the scores of a DAVIS with the same masks, wherever the masks are."""
     davis = write_zip(tmp_path / "DAVIS.zip", davis_files(TOYS, {"2017/val": list(TOYS)}))
     plain = write_folder(tmp_path / "masks", mask_files(GUESS))
     expected = evaluate(tmp_path, "--davis", davis, "--results", plain)
@@ -99,7 +99,7 @@ def test_a_single_sequence_may_lie_in_the_folders_themselves(tmp_path: Path) -> 
 
 
 def test_black_and_white_masks_are_one_object(tmp_path: Path) -> None:
-    """255 alone is the object, and in results any id then is; beside other ids it is void."""
+    """If 255 is the only id, it is the object, and so is any id in results; together with other ids it is void."""
     white = {"a": np.where(TRUTH["bear"] > 0, np.uint8(255), np.uint8(0))}
     truth = write_folder(tmp_path / "truth", mask_files(white))
     for number, ids in enumerate((white["a"], TRUTH["bear"])):
@@ -139,7 +139,7 @@ def test_unfit_truth_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["davis", "truth"])
 def test_names_that_belong_to_no_frame(kind: str, tmp_path: Path) -> None:
-    """Results numbered from another first frame, a surplus mask, and frames without one, at either end."""
+    """Results numbered from another first frame, an additional mask, and frames without one, at both ends."""
     files = davis_files(TOYS, {"2017/val": list(TOYS)})
     root = write_folder(tmp_path / "data", files) / "DAVIS"
 

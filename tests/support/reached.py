@@ -48,7 +48,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
 
 
 def _file(name: str) -> str:
-    """The file of a dotted name, which may go on to something inside of the module."""
+    """The file of a dotted name, which may end with a name inside the module."""
     parts = name.split(".")
     while parts:
         for path in (Path(*parts).with_suffix(".py"), Path(*parts, "__init__.py")):
