@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
-# The commands in dvc.yaml call `python`; this makes it the one of .venv.
+# `python` below, and the `dvc` that DVC's queue calls, are those of .venv.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help
