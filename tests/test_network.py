@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.dstm.aggregate import soft_aggregate
 from pipeline.dstm.checkpoint import KIND, load_dstm
 from pipeline.dstm.config import NetworkConfig, Switches, from_plain, to_plain
-from pipeline.dstm.memory import stack_slots
+from pipeline.dstm.memory import read_memory, stack_slots
 from pipeline.dstm.network import DSTM
 
 TINY = NetworkConfig(
@@ -135,6 +136,49 @@ def test_forward_is_memorize_and_segment() -> None:
         slots.append(network.memorize(frames[:, 1], depth[:, 1], second.softmax(1)))
         third = network.segment(network.encode_query(frames[:, 2], depth[:, 2]), stack_slots(slots), chunk=3)
     torch.testing.assert_close(logits, torch.stack([second, third], dim=1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_forward_equals_a_loop_over_videos_and_objects(norm: Literal["group", "batch"]) -> None:
+    """Queries in one batch and shared frame features equal one video, one frame, one object at a time."""
+    network = make(config=replace(TINY, value_mask=True, norm=norm)).train(norm == "group")
+    for encoder in (network.query_encoder, network.memory_encoder):
+        assert encoder.depth_stem is not None
+        torch.nn.init.normal_(encoder.depth_stem.weight, std=0.1)
+    frames, depth, masks = clip(3, 3, 32, 48, t=4)
+    objects = torch.tensor([[True, False, True], [False, True, False], [True, True, True]])
+    with torch.no_grad():
+        found = network(frames, depth, masks, objects)
+        for video in range(3):
+            slots_used = objects[video].nonzero()[:, 0].tolist()
+            now, slots, expected = masks[video, 1:][objects[video]], list[tuple[Tensor, ...]](), []
+            for i in range(4):
+                frame, plane = frames[video : video + 1, i], depth[video : video + 1, i]
+                if i:
+                    query, odds = network.encode_query(frame, plane), []
+                    for k in range(len(slots_used)):
+                        key, value = (torch.stack([pair[j][k : k + 1] for pair in slots], 2) for j in (0, 1))
+                        read = read_memory(query.key, key, value, True)
+                        readout = network.aspp(torch.cat([query.value, read], dim=1))
+                        odds.append(network.decoder(readout, query.skip8, query.skip4)[0, 0])
+                    logits = soft_aggregate(torch.stack(odds)[None])[0]
+                    expected.append(logits)
+                    now = logits.softmax(0)[1:]
+                others = (now.sum(0, keepdim=True) - now).clamp(0, 1)
+                planes = [(a[None, None], b[None, None]) for a, b in zip(now, others)]
+                pairs = [network.encode_memory(frame, plane, *of_object) for of_object in planes]
+                slots.append(tuple(torch.cat(parts) for parts in zip(*pairs)))
+            rows = [0, *(slot + 1 for slot in slots_used)]
+            torch.testing.assert_close(found.logits[video][:, rows], torch.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_autocast_keeps_the_logits_of_the_read_in_float32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    key, keys = (10 * torch.randn(shape, generator=generator) for shape in ((1, 8, 4, 4), (1, 8, 2, 4, 4)))
+    value = torch.randn(1, 3, 2, 4, 4, generator=generator)
+    exact = read_memory(key, keys, value, scale=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(read_memory(key, keys, value, scale=True).float(), exact, atol=0.02, rtol=0.02)
 
 
 def test_soft_aggregation_by_hand() -> None:

@@ -45,19 +45,16 @@ class Backbone(nn.Module):
             for part, module in list(self.named_children()):
                 setattr(self, part, freeze(module))
 
-    def forward(self, frames: Tensor, extra: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the stages.
 
         Args:
-            frames: N,3,H,W, normalised; sides multiples of 16.
-            extra: N,C,H/2,W/2 summed onto the first convolution's output, before its normalisation.
+            x: N,C,H/2,W/2, what `conv1` makes of normalised frames, with the outputs of further stems added. H and W
+                are multiples of 16.
 
         Returns:
             Features at strides 4, 8 and 16 (or 8).
         """
-        x = self.conv1(frames)
-        if extra is not None:
-            x = x + extra
         x = self.maxpool(self.act1(self.bn1(x)))
         feat4 = self.layer1(x)
         feat8 = self.layer2(feat4)

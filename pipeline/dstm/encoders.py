@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.dstm.backbone import Backbone, make_stem, normalise
+from pipeline.dstm.objects import Objects
 
 
 class QueryEncoder(nn.Module):
@@ -23,11 +25,11 @@ class QueryEncoder(nn.Module):
 
     def forward(self, frames: Tensor, depth: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Encode frames N,3,H,W in [0, 1] and depth N,1,H,W in [0, 1] to features at strides 4, 8, 16."""
-        extra = None
+        x = self.backbone.conv1(normalise(frames))
         if self.depth_stem is not None:
             assert depth is not None
-            extra = self.depth_stem(depth)
-        features: tuple[Tensor, Tensor, Tensor] = self.backbone(normalise(frames), extra)
+            x = x + self.depth_stem(depth)
+        features: tuple[Tensor, Tensor, Tensor] = self.backbone(x)
         return features
 
 
@@ -45,25 +47,40 @@ class MemoryEncoder(nn.Module):
         self.mask_stem = make_stem(backbone.stem_channels, zero=False)
         self.others_stem = make_stem(backbone.stem_channels, zero=False)
         self.depth_stem = make_stem(backbone.stem_channels, zero=True) if depth else None
+        self.joined_stem: nn.Module | None = None  # in a copy for inference: both mask stems as one convolution
 
-    def forward(self, frames: Tensor, depth: Tensor | None, mask: Tensor, others: Tensor) -> Tensor:
-        """Encode N objects.
+    def forward(
+        self, frames: Tensor, depth: Tensor | None, mask: Tensor, others: Tensor, objects: Objects | None = None
+    ) -> Tensor:
+        """Encode N objects of B frames.
 
         Args:
-            frames: N,3,H,W in [0, 1].
-            depth: N,1,H,W in [0, 1].
+            frames: B,3,H,W in [0, 1].
+            depth: B,1,H,W in [0, 1].
             mask: N,1,H,W probability of this object.
             others: N,1,H,W probability of the union of the others.
+            objects: which frame each object is in; None where B is 1 or N.
 
         Returns:
             Features N,C,H/16,W/16.
         """
-        extra = self.mask_stem(mask) + self.others_stem(others)
+        x = self.backbone.conv1(normalise(frames))  # once for each frame, not for each object
         if self.depth_stem is not None:
             assert depth is not None
-            extra = extra + self.depth_stem(depth)
-        feat16: Tensor = self.backbone(normalise(frames), extra)[2]
+            x = x + self.depth_stem(depth)
+        if objects is not None:
+            x = objects.shared(x)
+        feat16: Tensor = self.backbone(x + self.encode_masks(mask, others))[2]
         return feat16
+
+    def encode_masks(self, mask: Tensor, others: Tensor) -> Tensor:
+        """The sum of both mask stems, N,C,H/2,W/2, as one convolution of two planes."""
+        planes = torch.cat([mask, others], dim=1)
+        if self.joined_stem is not None:
+            joined: Tensor = self.joined_stem(planes)
+            return joined
+        weight = torch.cat([self.mask_stem.weight, self.others_stem.weight], dim=1)
+        return F.conv2d(planes, weight, None, self.mask_stem.stride, self.mask_stem.padding)
 
 
 class KeyValue(nn.Module):

@@ -50,9 +50,12 @@ def read_memory(query_key: Tensor, mem_key: Tensor, mem_value: Tensor, scale: bo
     queries = query_key.flatten(2).transpose(1, 2)  # N,h·w,Ck
     if scale:
         queries = queries / math.sqrt(ck)
+    if torch.is_autocast_enabled(query_key.device.type):  # rounded logits would shift the weights of far-away matches
+        queries, keys = queries.float(), keys.float()
     parts = []
     for start in range(0, h * w, chunk or h * w):
-        affinity = product(queries[:, start : start + (chunk or h * w)], keys)  # N,chunk,T·h·w
+        with torch.autocast(query_key.device.type, enabled=False):
+            affinity = product(queries[:, start : start + (chunk or h * w)], keys)  # N,chunk,T·h·w
         parts.append(product(affinity.softmax(dim=-1).to(values.dtype), values))
     read = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return read.transpose(1, 2).reshape(n, cv, h, w)

@@ -15,6 +15,7 @@ from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.dstm.decoder import Decoder, Skip
 from pipeline.dstm.encoders import KeyValue, MemoryEncoder, QueryEncoder
 from pipeline.dstm.memory import Memory, read_memory, stack_slots
+from pipeline.dstm.objects import Objects
 
 _PAD_TO = 16
 
@@ -104,7 +105,7 @@ class DSTM(nn.Module):
         frames: Tensor,
         depth: Tensor | None,
         masks: Tensor,
-        objects: Tensor | None = None,
+        objects: Tensor | Objects | None = None,
         batch: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Make one memory slot of each frame.
@@ -119,37 +120,34 @@ class DSTM(nn.Module):
         Returns:
             mem_key B,K,Ck,h,w and mem_value B,K,Cv,h,w.
         """
-        b, k = masks.shape[0], masks.shape[1] - 1
-        foreground = _pad(masks[:, 1:])
-        if objects is not None:
-            foreground = foreground * objects[:, :, None, None]
+        objects = _objects(masks.shape[0], masks.shape[1] - 1, objects)
+        foreground = objects.spread(objects.pick(_pad(masks[:, 1:])))  # zero in unused slots
         union = foreground.sum(dim=1, keepdim=True)
         padded, padded_depth = _pad(frames), _pad_depth(depth, self.switches.depth)
-        which, slot = _used(b, k, objects, masks.device)
-        parts = []
-        for part in _batches(len(which), batch):
-            video, mask = which[part], _of_objects(foreground, which, slot, part)[:, None]
-            others = (_of_videos(union, video) - mask).clamp(0, 1)
-            of_depth = None if padded_depth is None else _shared(padded_depth, video)
-            parts.append(self.encode_memory(_shared(padded, video), of_depth, mask, others))
-        keys, values = (_joined(list(tensors)) for tensors in zip(*parts))
-        return _spread(keys, b, k, which, slot), _spread(values, b, k, which, slot)
+        pairs = []
+        for part in objects.parts(batch):
+            mask = part.pick(foreground)[:, None]
+            others = (part.of_video(union) - mask).clamp(0, 1)
+            pairs.append(self.encode_memory(padded, padded_depth, mask, others, part))
+        keys, values = (_joined(list(tensors)) for tensors in zip(*pairs))
+        return objects.spread(keys), objects.spread(values)
 
     def encode_memory(
-        self, frames: Tensor, depth: Tensor | None, mask: Tensor, others: Tensor
+        self, frames: Tensor, depth: Tensor | None, mask: Tensor, others: Tensor, objects: Objects | None = None
     ) -> tuple[Tensor, Tensor]:
         """Encode N objects for the memory.
 
         Args:
-            frames: N,3,H,W in [0, 1] or 1,3,H,W for all; sides multiples of 16.
-            depth: likewise N,1,H,W or 1,1,H,W in [0, 1]; None without `model.depth`.
+            frames: B,3,H,W in [0, 1]; sides multiples of 16.
+            depth: B,1,H,W in [0, 1]; None without `model.depth`.
             mask: N,1,H,W probability of each object.
             others: N,1,H,W probability of the union of the other objects.
+            objects: which videos the N objects belong to; None where B is 1, the video of all, or N.
 
         Returns:
             Key N,Ck,h,w and value N,Cv,h,w.
         """
-        key, value = self.memory_heads(self.memory_encoder(frames, depth, mask, others))
+        key, value = self.memory_heads(self.memory_encoder(frames, depth, mask, others, objects))
         if self.config.value_mask:
             small = F.adaptive_avg_pool2d(torch.cat([mask, others], dim=1).float(), value.shape[-2:])
             value = torch.cat([value, small.to(value.dtype)], dim=1)
@@ -169,31 +167,35 @@ class DSTM(nn.Module):
             query: B frames.
             memory: T slots of the same B videos.
             objects: B,K bool, which object slots are in use; all if None.
-            chunk: query places read at a time (see `read_memory`).
+            chunk: query pixels read at a time (see `read_memory`).
             batch: objects segmented at a time, which bounds the features held; all at once if None.
 
         Returns:
             B,K+1,H,W float32 logits; softmax over dim 1 gives probabilities.
         """
-        return self._segment(query, memory, objects, chunk, batch)[0]
+        which = _objects(memory.key.shape[0], memory.key.shape[1], objects)
+        return self._segment(query, memory, which, objects, chunk, batch)[0]
 
     def _segment(
-        self, query: Query, memory: Memory, objects: Tensor | None, chunk: int | None, batch: int | None
+        self,
+        query: Query,
+        memory: Memory,
+        objects: Objects,
+        used: Tensor | None,
+        chunk: int | None = None,
+        batch: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        b, k = memory.key.shape[:2]
-        which, slot = _used(b, k, objects, memory.key.device)
         every_odds, masks_read = [], []
-        for part in _batches(len(which), batch):
-            video = which[part]
-            mem_key, mem_value = (_of_objects(x, which, slot, part) for x in memory)
-            read = read_memory(_of_videos(query.key, video), mem_key, mem_value, self.config.scale_keys, chunk)
-            readout = torch.cat([_of_videos(query.value, video), read], dim=1)  # f_t of Eq. (1): N,2Cv,h,w
-            skip8, skip4 = _shared(query.skip8, video), _shared(query.skip4, video)
+        for part in objects.parts(batch):
+            mem_key, mem_value = (part.pick(x) for x in memory)
+            read = read_memory(part.of_video(query.key), mem_key, mem_value, self.config.scale_keys, chunk)
+            readout = torch.cat([part.of_video(query.value), read], dim=1)  # f_t of Eq. (1): N,2Cv,h,w
+            skip8, skip4 = part.shared(query.skip8), part.shared(query.skip4)
             every_odds.append(self.decoder(self.aspp(readout), skip8, skip4)[:, 0])  # N,H,W padded
             masks_read += [read[:, -2]] if self.config.value_mask else []
-        odds = _spread(_joined(every_odds), b, k, which, slot)
-        logits = soft_aggregate(_crop(odds, query.height, query.width), objects)
-        carried = _spread(_joined(masks_read), b, k, which, slot) if self.config.value_mask else None
+        odds = objects.spread(_joined(every_odds))
+        logits = soft_aggregate(_crop(odds, query.height, query.width), used)
+        carried = objects.spread(_joined(masks_read)) if self.config.value_mask else None
         return logits, carried
 
     def forward(self, frames: Tensor, depth: Tensor | None, masks: Tensor, objects: Tensor) -> Unrolled:
@@ -203,27 +205,40 @@ class DSTM(nn.Module):
             frames: B,T,3,H,W in [0, 1].
             depth: B,T,1,H,W in [0, 1].
             masks: B,K+1,H,W, the first frame's true masks.
-            objects: B,K bool.
+            objects: B,K bool, on the CPU or the device; on the CPU nothing waits for the device.
 
         Returns:
             Logits of frames 2..T and the masks carried by the attention.
         """
-        b, t = frames.shape[:2]
-        slots = [self.memorize(frames[:, 0], None if depth is None else depth[:, 0], masks, objects)]
-        # queries do not depend on masks: those of all frames at once
-        later = self.encode_query(frames[:, 1:].flatten(0, 1), None if depth is None else depth[:, 1:].flatten(0, 1))
+        t = frames.shape[1]
+        which, used = Objects(objects.shape[0], objects.shape[1], objects), objects.to(frames.device)
+        queries = self._encode_queries(frames, depth)
+        slots = [self.memorize(frames[:, 0], None if depth is None else depth[:, 0], masks, which)]
         logits, carried = [], []
         for i in range(1, t):
-            frame, frame_depth = frames[:, i], None if depth is None else depth[:, i]
-            key, value, skip8, skip4 = (x.unflatten(0, (b, t - 1))[:, i - 1] for x in later[:4])
-            query = Query(key, value, skip8, skip4, later.height, later.width)
-            frame_logits, frame_carried = self._segment(query, stack_slots(slots), objects, None, None)
+            frame_logits, frame_carried = self._segment(queries[i - 1], stack_slots(slots), which, used)
             logits.append(frame_logits)
             carried.append(frame_carried)
             if i + 1 < t:
-                slots.append(self.memorize(frame, frame_depth, frame_logits.softmax(dim=1), objects))
+                frame_depth = None if depth is None else depth[:, i]
+                slots.append(self.memorize(frames[:, i], frame_depth, frame_logits.softmax(dim=1), which))
         stacked = [c for c in carried if c is not None]
         return Unrolled(torch.stack(logits, dim=1), torch.stack(stacked, dim=1) if stacked else None)
+
+    def _encode_queries(self, frames: Tensor, depth: Tensor | None) -> list[Query]:
+        """Queries of frames 2..T of B,T,3,H,W and B,T,1,H,W: they do not depend on masks, so all pass together.
+
+        With BatchNorm in training mode, whose statistics are those of one frame of each video, they pass one by one.
+        """
+        b, t = frames.shape[:2]
+        if self.config.norm == "batch" and self.training:
+            every = range(1, t)
+            return [self.encode_query(frames[:, i], None if depth is None else depth[:, i]) for i in every]
+        later = frames[:, 1:].transpose(0, 1).flatten(0, 1)  # frame after frame, each of all videos
+        later_depth = None if depth is None else depth[:, 1:].transpose(0, 1).flatten(0, 1)
+        together = self.encode_query(later.contiguous(memory_format=torch.channels_last), later_depth)
+        parts = zip(*(x.split(b) for x in (together.key, together.value, together.skip8, together.skip4)))
+        return [Query(*of_frame, together.height, together.width) for of_frame in parts]
 
     @torch.no_grad()
     def calibrate_keys(self, frames: Tensor, depth: Tensor | None, masks: Tensor, objects: Tensor) -> None:
@@ -266,43 +281,9 @@ def _pad_depth(depth: Tensor | None, used: bool) -> Tensor | None:
     return _pad(depth)
 
 
-def _used(b: int, k: int, objects: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Indices (video, slot) of the N object slots in use."""
-    if objects is None:
-        grid = torch.arange(b * k, device=device)
-        return grid // k, grid % k
-    which, slot = objects.nonzero(as_tuple=True)
-    return which, slot
-
-
-def _batches(count: int, batch: int | None) -> list[slice]:
-    """Slices of `batch` objects at a time; one of all if None."""
-    step = batch or max(1, count)
-    return [slice(start, start + step) for start in range(0, max(1, count), step)]
-
-
-def _of_videos(x: Tensor, which: Tensor) -> Tensor:
-    """B,... to N,..., each object's video; of a single video a view, so that nothing is copied."""
-    return x.expand(len(which), *x.shape[1:]) if x.shape[0] == 1 else x[which]
-
-
-def _shared(x: Tensor, which: Tensor) -> Tensor:
-    """As `_of_videos`, but of a single video a batch of 1, where what follows is computed once and then broadcast."""
-    return x if x.shape[0] == 1 else x[which]
-
-
-def _of_objects(x: Tensor, which: Tensor, slot: Tensor, part: slice) -> Tensor:
-    """Some of the N used slots of B,K,... as N,...; a view, so that nothing is copied, where all slots are used."""
-    return x.flatten(0, 1)[part] if len(which) == x.shape[0] * x.shape[1] else x[which[part], slot[part]]
+def _objects(videos: int, slots: int, objects: Tensor | Objects | None) -> Objects:
+    return objects if isinstance(objects, Objects) else Objects(videos, slots, objects)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _spread(x: Tensor, b: int, k: int, which: Tensor, slot: Tensor) -> Tensor:
-    """N,... back to B,K,... with zeros in unused slots."""
-    if x.shape[0] == b * k:
-        return x.view(b, k, *x.shape[1:])
-    out = x.new_zeros(b, k, *x.shape[1:])
-    return out.index_put((which, slot), x)

@@ -30,6 +30,7 @@ def fuse(network: DSTM) -> DSTM:
         freeze(encoder.backbone)
         _fold_stems(encoder)
         _apply_folds(encoder.backbone)
+    _join_mask_stems(fused.memory_encoder)
     for module in list(fused.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, SplitAttn) and child.radix == 2:
@@ -93,6 +94,13 @@ def _fold_stems(encoder: QueryEncoder | MemoryEncoder) -> None:
             stem.weight.mul_(scale[:, None, None, None])  # the stems have no bias
 
 
+def _join_mask_stems(encoder: MemoryEncoder) -> None:
+    """Make the two mask stems one convolution of two planes."""
+    mask, others = encoder.mask_stem, encoder.others_stem
+    encoder.joined_stem = _plain(mask, torch.cat([mask.weight, others.weight], dim=1), None)
+    del encoder.mask_stem, encoder.others_stem
+
+
 def _apply_folds(module: nn.Module) -> None:
     """Make every convolution a plain one, padded by numbers, with the normalisation of its output in its weights."""
     for name, child in list(module.named_children()):
@@ -113,7 +121,7 @@ def _plain(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     padding = same_padding(conv) if isinstance(conv, Conv2dSame) else conv.padding
     kernel = (weight.shape[2], weight.shape[3])
     plain = nn.Conv2d(
-        conv.in_channels,
+        weight.shape[1] * conv.groups,
         conv.out_channels,
         kernel,
         conv.stride,  # type: ignore[arg-type]
