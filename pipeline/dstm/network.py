@@ -238,7 +238,7 @@ class DSTM(nn.Module):
         later_depth = None if depth is None else depth[:, 1:].transpose(0, 1).flatten(0, 1)
         together = self.encode_query(later.contiguous(memory_format=torch.channels_last), later_depth)
         parts = zip(*(x.split(b) for x in (together.key, together.value, together.skip8, together.skip4)))
-        return [Query(*of_frame, together.height, together.width) for of_frame in parts]
+        return [Query(key, value, s8, s4, together.height, together.width) for key, value, s8, s4 in parts]
 
     @torch.no_grad()
     def calibrate_keys(self, frames: Tensor, depth: Tensor | None, masks: Tensor, objects: Tensor) -> None:
