@@ -32,9 +32,11 @@ from pipeline.core.layout import Layout
 from pipeline.core.runtime import log, pick_device, run_main
 from pipeline.dstm.checkpoint import load_dstm
 from pipeline.footage.departures import parse_gone
+from pipeline.footage.drawings import DrawingOptions
 from pipeline.footage.footage import Footage, open_footage
-from pipeline.footage.input_checks import OVERLAY, check_masks, check_output
+from pipeline.footage.input_checks import check_masks, check_output
 from pipeline.footage.mask_files import read_masks
+from pipeline.footage.matte import MATTE_FORMS, parse_objects
 from pipeline.hourglass.checkpoint import load_hourglass
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.inference.config import InferSwitches
@@ -96,7 +98,7 @@ def run(
     footage: Footage,
     masks: Mapping[int, NDArray[np.uint8]],
     out: Path,
-    with_overlay: bool,
+    draw: DrawingOptions,
     wanted: Wanted | None = None,
 ) -> None:
     """Segment a video into a folder. Other files of the folder stay as they are.
@@ -105,8 +107,8 @@ def run(
         segmenter: the networks.
         footage: the video.
         masks: frame index -> uint8 H,W ids.
-        out: folder for `<frame>.png` and `overlay.mp4`.
-        with_overlay: write the latter.
+        out: folder for `<frame>.png` and what is drawn.
+        draw: what is drawn beside the masks.
         wanted: what else to do; nothing if None.
 
     Raises:
@@ -114,7 +116,7 @@ def run(
             the overlay of the frames before that are whole.
         KeyboardInterrupt: it was interrupted; its text says what there is.
     """
-    VideoJob(segmenter, footage, masks, out, replace(wanted or Wanted(), overlay=with_overlay)).run()
+    VideoJob(segmenter, footage, masks, out, replace(wanted or Wanted(), draw=draw)).run()
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -160,11 +162,22 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--overlay", action="store_true", help="write overlay.mp4 too")
     parser.add_argument(
+        "--matte",
+        nargs="?",
+        const="mov",
+        choices=MATTE_FORMS,
+        help="cut the objects out: matte.mov (ProRes 4444), matte.webm (VP9), both with alpha, or RGBA PNGs in matte/",
+    )
+    parser.add_argument("--matte-objects", metavar="IDS", help="cut out these objects only, such as 1,3 (default: all)")
+    parser.add_argument(
         "--probabilities", action="store_true", help="write probabilities/ID/FRAME.png and doubt.csv too"
     )
     parser.add_argument("--doubt", action="store_true", help="write doubt.csv too: which frames to look at")
     parser.add_argument("--resume", action="store_true", help="keep the masks of an interrupted run and continue")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.matte_objects and not options.matte:
+        parser.error("--matte-objects goes with --matte")
+    return options
 
 
 def _pixels(text: str) -> int:
@@ -212,6 +225,8 @@ def _segment(options: argparse.Namespace) -> None:
     check_masks(footage, masks.ids)
     Given(masks.ids, gone)
     check_output(footage, masks.files, options.out)
+    objects = None if options.matte_objects is None else parse_objects(options.matte_objects, masks.ids)
+    draw = DrawingOptions(options.overlay, options.matte, objects)
     _log_weights(weights, layout)
     segmenter = open_segmenter(
         weights, options.depth_weights or layout.model("depth"), options.tta, settings, options.size
@@ -223,8 +238,8 @@ def _segment(options: argparse.Namespace) -> None:
         doubt=options.doubt,
         resume=options.resume,
     )
-    run(segmenter, footage, masks.ids, options.out, options.overlay, wanted)
-    log(f"masks are in {options.out}" + (f", {OVERLAY} beside them" if options.overlay else ""))
+    run(segmenter, footage, masks.ids, options.out, draw, wanted)
+    log(f"masks are in {options.out}" + (f", {' and '.join(draw.names)} beside them" if draw.names else ""))
 
 
 def main() -> None:

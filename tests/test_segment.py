@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from pipeline import segment
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, encode_png
 from pipeline.core.runtime import run_main
+from pipeline.footage.drawings import DrawingOptions
 from pipeline.footage.footage import Shot, open_footage
 from pipeline.footage.input_checks import check_output
 from pipeline.hourglass.checkpoint import save_hourglass
@@ -38,6 +40,7 @@ from tests.support.tiny_archives import make_toy
 from tests.support.tiny_footage import counted, damaged, number_of, save_network, write_frames, write_mask, write_video
 from tests.support.toy_inference import CONFIG, CPU, PLAIN, make_network, video
 
+BARE, OVERLAID = DrawingOptions(), DrawingOptions(overlay=True)
 ROOT = Path(__file__).resolve().parents[1]
 HOURGLASS = HourglassConfig(width=0.25, stem_stride=2, input_height=32, input_width=64)
 
@@ -72,12 +75,13 @@ class Echo(Segmenter):
         self.depth = None
         self.alive: list[weakref.ref[NDArray[np.uint8]]] = []
         self.max_alive = 0
+        self.found: NDArray[np.uint8] | None = None
 
     def forward(self, frames: Any, *_: object, **__: object) -> Generator[Found, None, None]:
         for rgb in frames:
             self.alive = [one for one in self.alive if one() is not None] + [weakref.ref(rgb)]
             self.max_alive = max(self.max_alive, len(self.alive))
-            yield Found(np.zeros(rgb.shape[:2], np.uint8), None)
+            yield Found(np.zeros(rgb.shape[:2], np.uint8) if self.found is None else self.found, None)
 
 
 def read(folder: Path) -> dict[str, NDArray[np.uint8]]:
@@ -202,7 +206,7 @@ def test_masks_that_begin_late(tmp_path: Path) -> None:
         2: np.where(toy.masks[2] == 1, 1, 0).astype(np.uint8),
         5: np.where(toy.masks[5] == 2, 2, 0).astype(np.uint8),
     }
-    segment.run(plain_segmenter(), footage, masks, tmp_path / "out", False)
+    segment.run(plain_segmenter(), footage, masks, tmp_path / "out", BARE)
     written = read(tmp_path / "out")
     assert not written["0"].any() and not written["1"].any()
     np.testing.assert_array_equal(written["2"], masks[2])
@@ -246,10 +250,43 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(UserError, match="file is no folder"):
             check_output(footage, {}, out)
         with pytest.raises(UserError, match=r"cannot be made \("):
-            segment.run(Echo(), footage, {0: toy.masks[0]}, out, True)
+            segment.run(Echo(), footage, {0: toy.masks[0]}, out, OVERLAID)
     monkeypatch.setattr("os.access", lambda path, mode: False)  # tests may run as root, who may do anything
     with pytest.raises(UserError, match="may not be written to"):
         check_output(footage, {}, tmp_path / "new" / "masks")
+
+
+@pytest.mark.parametrize("draw", [BARE, OVERLAID, DrawingOptions(matte="mov"), DrawingOptions(matte="png")])
+def test_no_room_for_the_results(tmp_path: Path, draw: DrawingOptions) -> None:
+    """One line, whichever of the files it is; a limit on the size of files stands for a full disk."""
+    toy = make_toy(30, 2)
+    footage = open_footage(str(write_frames(tmp_path / "frames", toy)))
+    noise = np.random.default_rng(0).integers(1, 3, (48, 64)).astype(np.uint8)
+    limits, action = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300 if draw == BARE else 1500, limits[1]))
+    echo = Echo()
+    if draw == BARE:
+        echo.found = noise
+    try:
+        with pytest.raises(UserError, match=r"/out/\S+ cannot be written \(File too large\); .*--out$"):
+            segment.run(echo, footage, {0: toy.masks[0]}, tmp_path / "out", draw)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, action)
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_unfinished_files_of_a_killed_run_go(tmp_path: Path) -> None:
+    toy = make_toy(2)
+    footage = open_footage(str(write_frames(tmp_path / "frames", toy)))
+    out = tmp_path / "out"
+    out.mkdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (f".overlay.mp4.{gone.pid}.tmp", f".1.png.{gone.pid}.tmp", f".2.png.{os.getpid()}.tmp", ".mine.tmp"):
+        (out / name).touch()
+    segment.run(Echo(), footage, {0: toy.masks[0]}, out, BARE)
+    assert {path.name for path in out.iterdir()} == {"0.png", "1.png", f".2.png.{os.getpid()}.tmp", ".mine.tmp"}
 
 
 def test_other_files_of_the_folder_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,7 +297,7 @@ def test_other_files_of_the_folder_stay(tmp_path: Path, capsys: pytest.CaptureFi
         (out / name).write_bytes(data)
     toy = make_toy(3)
     footage = open_footage(str(write_frames(tmp_path / "frames", toy)))
-    segment.run(Echo(), footage, {0: toy.masks[0]}, out, False)
+    segment.run(Echo(), footage, {0: toy.masks[0]}, out, BARE)
     assert {path.name for path in out.iterdir()} == {"0.png", "1.png", "2.png", "9.png", "notes.txt", "overlay.mp4"}
     assert decode_mask((out / "1.png").read_bytes(), "").shape == (48, 64)
     assert all((out / name).read_bytes() == kept[name] for name in ("9.png", "notes.txt", "overlay.mp4"))
@@ -274,7 +311,7 @@ def test_a_broken_video_leaves_whole_masks(tmp_path: Path, capsys: pytest.Captur
     mask = np.ones((64, 64), np.uint8)
     line = r"breaks off after frame (\d+) \(\d+ bytes of \d+ are there\); .* of these (\d+) frames are whole"
     with pytest.raises(UserError, match=line) as error:
-        segment.run(plain_segmenter(), open_footage(str(path)), {0: mask}, tmp_path / "out", True)
+        segment.run(plain_segmenter(), open_footage(str(path)), {0: mask}, tmp_path / "out", OVERLAID)
     written = read(tmp_path / "out")
     assert 1 < len(written) < 60 and all(found.shape == (64, 64) for found in written.values())
     said = re.search(line, str(error.value))
@@ -284,7 +321,7 @@ def test_a_broken_video_leaves_whole_masks(tmp_path: Path, capsys: pytest.Captur
     footage = open_footage(str(path))
     footage.length = None
     with pytest.raises(UserError, match=line):  # not that frame 59, of which there is a mask, is missing
-        segment.run(plain_segmenter(), footage, {0: mask, 59: mask}, tmp_path / "late", False)
+        segment.run(plain_segmenter(), footage, {0: mask, 59: mask}, tmp_path / "late", BARE)
 
 
 def test_a_broken_video_from_the_command_line(
@@ -306,7 +343,7 @@ def test_fewer_frames_than_counted_are_said(tmp_path: Path, capsys: pytest.Captu
     """Without a sign of damage, packets and pictures may differ in number."""
     footage = open_footage(str(write_video(tmp_path / "clip.mp4", counted(5, 64, 64))))
     footage.length = 6
-    segment.run(plain_segmenter(), footage, {0: np.ones((64, 64), np.uint8)}, tmp_path / "out", False)
+    segment.run(plain_segmenter(), footage, {0: np.ones((64, 64), np.uint8)}, tmp_path / "out", BARE)
     assert "6 frames; 5 could be decoded" in capsys.readouterr().out
 
 
@@ -317,7 +354,7 @@ def test_an_error_on_the_way_leaves_whole_masks(tmp_path: Path) -> None:
     footage = open_footage(str(folder))
     (folder / "7.jpg").write_bytes((folder / "7.jpg").read_bytes()[:-200])
     with pytest.raises(UserError, match=r"7\.jpg cannot be decoded"):
-        segment.run(plain_segmenter(), footage, {0: toy.masks[0]}, tmp_path / "out", True)
+        segment.run(plain_segmenter(), footage, {0: toy.masks[0]}, tmp_path / "out", OVERLAID)
     assert set(read(tmp_path / "out")) == {str(t) for t in range(7)}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*(f"{t}.png" for t in range(7)), "overlay.mp4"}
     assert len(list(open_footage(str(tmp_path / "out" / "overlay.mp4")).shots())) == 7
@@ -328,7 +365,7 @@ def test_4k_streams(tmp_path: Path) -> None:
     path = write_video(tmp_path / "4k.mp4", counted(2, 2160, 3840), codec="mpeg4")
     footage = open_footage(str(path))
     mask = np.ones((2160, 3840), np.uint8)
-    segment.run(Echo(), footage, {0: mask}, tmp_path / "out", False)
+    segment.run(Echo(), footage, {0: mask}, tmp_path / "out", BARE)
     assert {found.shape for found in read(tmp_path / "out").values()} == {(2160, 3840)}
 
     class Long:
@@ -345,7 +382,7 @@ def test_4k_streams(tmp_path: Path) -> None:
             return iter(())
 
     echo = Echo()
-    segment.run(echo, Long(), {0: mask}, tmp_path / "long", False)
+    segment.run(echo, Long(), {0: mask}, tmp_path / "long", BARE)
     assert len(list((tmp_path / "long").iterdir())) == 30
     assert echo.max_alive <= 3  # the one before may not be let go yet
 
@@ -362,7 +399,7 @@ def test_an_interruption_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(video_job, "progress", interrupted)
     with pytest.raises(KeyboardInterrupt, match="the first 5 of 9 frames"):
-        segment.run(plain_segmenter(), footage, {0: toy.masks[0]}, tmp_path / "out", True)
+        segment.run(plain_segmenter(), footage, {0: toy.masks[0]}, tmp_path / "out", OVERLAID)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [*(f"{t:05d}.png" for t in range(5)), "overlay.mp4"]
     assert all(mask.shape == (40, 56) for mask in read(tmp_path / "out").values())
     assert len(list(open_footage(str(tmp_path / "out" / "overlay.mp4")).shots())) == 5
@@ -423,6 +460,6 @@ def test_depth_is_taken_from_all_over_the_video(tmp_path: Path) -> None:
     echo = Echo()
     echo.depth = spy
     mask = np.ones((32, 64), np.uint8)
-    segment.run(echo, open_footage(str(tmp_path / "frames")), {0: mask}, tmp_path / "out", False)
+    segment.run(echo, open_footage(str(tmp_path / "frames")), {0: mask}, tmp_path / "out", BARE)
     assert len(spy.seen) == 48 and (spy.seen[0], spy.seen[-1]) == (0, 94)
     assert max(np.diff(spy.seen)) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.footage.footage import Footage, ImageFootage, VideoFootage
 
-OVERLAY = "overlay.mp4"  # name of the video in the folder of results
+OVERLAY = "overlay.mp4"  # names of what is written beside the masks
+MATTE = "matte"  # a folder, or with a suffix a video
+_UNFINISHED = re.compile(r"\..+\.(?:png|mp4|mov|webm)\.([0-9]+)\.tmp")  # of core/files.py and VideoWriter
+_DRAWN = (OVERLAY, f"{MATTE}.mov", f"{MATTE}.webm")
 
 
 def check_masks(footage: Footage, masks: Mapping[int, NDArray[np.uint8]]) -> tuple[int, int]:
@@ -51,7 +55,8 @@ def check_output(footage: VideoFootage | ImageFootage, masks: Mapping[int, Path]
         what = "is no folder" if not there.is_dir() else "may not be written to"
         raise UserError(f"{there} {what}; expected a folder for the masks, or room for one; give another --out")
     beside = [path for path in footage.files if _lies_in(path, out)]
-    if beside and (isinstance(footage, ImageFootage) or beside[0].name == OVERLAY):
+    beside += [path for path in footage.files if _lies_in(path, out / MATTE)]
+    if beside and (isinstance(footage, ImageFootage) or beside[0].name in _DRAWN):
         raise UserError(
             f"{out} holds what is to be segmented ({beside[0].name}), which results would overwrite or be taken for; "
             "expected a folder of its own; give another --out"
@@ -65,13 +70,17 @@ def check_output(footage: VideoFootage | ImageFootage, masks: Mapping[int, Path]
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder where there is none.
+    """Make a folder where there is none; remove unfinished files of runs that were killed.
 
     Raises:
         UserError: it cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        for leftover in path.glob(".*.tmp"):
+            match = _UNFINISHED.fullmatch(leftover.name)
+            if match and not Path(f"/proc/{match[1]}").exists() and Path("/proc/self").exists():
+                leftover.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"{path} cannot be made ({error.strerror}); expected a folder for the masks; give another --out"

@@ -17,11 +17,12 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import write_bytes
 from pipeline.core.images import VOID, decode_mask, encode_mask, object_ids
 from pipeline.core.runtime import log, progress
+from pipeline.footage.drawings import DrawingOptions, Drawings
 from pipeline.footage.footage import Footage, Shot
-from pipeline.footage.input_checks import OVERLAY, check_masks, make_folder
-from pipeline.footage.overlay import OverlayVideo
+from pipeline.footage.input_checks import check_masks, make_folder
 from pipeline.footage.readable_part import ReadablePart
 from pipeline.footage.soft_files import DoubtRow, DoubtTable, write_probabilities
+from pipeline.footage.write_errors import writing
 from pipeline.hourglass.normalise import DepthRange
 from pipeline.inference.directions import Blend, Direction, ProbabilityStore
 from pipeline.inference.doubt import measure_doubt
@@ -43,7 +44,7 @@ class Wanted:
     Attributes:
         gone: frame index -> ids of objects that are absent from that frame on.
         direction: see `Segmenter.propagate`.
-        overlay: write `overlay.mp4`.
+        draw: what is drawn beside the masks.
         probabilities: write a grey picture for each object and frame, and `doubt.csv`.
         doubt: write `doubt.csv`.
         resume: keep the masks that an interrupted run has left.
@@ -51,7 +52,7 @@ class Wanted:
 
     gone: Mapping[int, Iterable[int]] = field(default_factory=dict)
     direction: Direction = "forward"
-    overlay: bool = False
+    draw: DrawingOptions = field(default_factory=DrawingOptions)
     probabilities: bool = False
     doubt: bool = False
     resume: bool = False
@@ -165,12 +166,12 @@ class VideoJob:
                     yield shot.rgb
 
         with ExitStack() as stack:
-            video = stack.enter_context(OverlayVideo(self._out / OVERLAY)) if self._wanted.overlay else None
-            # leaves first, so that the video has all frames when it ends
+            drawings = stack.enter_context(Drawings(self._out, self._wanted.draw)) if self._wanted.draw.names else None
+            # leaves first, so that the drawings have all frames when they end
             writer = stack.enter_context(WriteBehind(self._max_waiting, threads=1))
-            if video is not None:
+            if drawings is not None:
                 for i, shot in enumerate(self._footage.shots(0, start) if start else ()):
-                    writer.put(partial(video.add, shot.rgb, self._known_mask(i), shot.seconds))
+                    writer.put(partial(drawings.add, shot, self._known_mask(i)))
             source = stack.enter_context(closing(_generator(frames())))
             found = stack.enter_context(
                 closing(
@@ -181,7 +182,7 @@ class VideoJob:
             shown = progress(found, total, "frames", every_s=5.0)
             for index, one in enumerate(stack.enter_context(closing(_generator(shown))), start=start):
                 shot = waiting.popleft()
-                show = None if video is None else partial(video.add, shot.rgb, one.mask, shot.seconds)
+                show = None if drawings is None else partial(drawings.add, shot, one.mask)
                 if index >= start + done:
                     writer.put(self._writing(index, shot.name, one, show))
                     self._count += 1
@@ -203,9 +204,10 @@ class VideoJob:
             planes = full_probabilities(found)[1:] if self._wanted.probabilities else None
 
         def write() -> None:
-            if planes is not None:
-                write_probabilities(self._out, name, self._ids, planes)
-            write_bytes(self._out / f"{name}.png", encode_mask(found.mask))
+            with writing(path := self._out / f"{name}.png"):
+                if planes is not None:
+                    write_probabilities(self._out, name, self._ids, planes)
+                write_bytes(path, encode_mask(found.mask))
             if show is not None:
                 show()
 
