@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -17,7 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.footage.drawings import DrawingOptions, Drawings
 from pipeline.footage.footage import Shot, open_footage
 from pipeline.footage.input_checks import check_output
-from pipeline.footage.matte import cut_out, opacity_of, parse_objects
+from pipeline.footage.matte import MatteForm, cut_out, opacity_of, parse_objects
 from tests.support.tiny_archives import make_toy
 from tests.support.tiny_footage import counted, save_network, write_frames, write_mask, write_video
 from tests.support.toy_inference import make_network
@@ -49,9 +48,9 @@ def decoded(path: Path) -> tuple[list[NDArray[np.uint8]], list[float]]:
 
 @pytest.mark.parametrize(("form", "loss"), [("mov", 2), ("webm", 10)])
 @pytest.mark.parametrize("objects", [None, [2]])
-def test_videos(tmp_path: Path, form: str, loss: int, objects: list[int] | None) -> None:
+def test_videos(tmp_path: Path, form: MatteForm, loss: int, objects: list[int] | None) -> None:
     """Opacity is the mask, colours are the frame's where it is seen, at the times of the frames, odd sides as well."""
-    draw(tmp_path, DrawingOptions(matte=form, objects=objects))  # type: ignore[arg-type]
+    draw(tmp_path, DrawingOptions(matte=form, objects=objects))
     assert [path.name for path in tmp_path.iterdir()] == [f"matte.{form}"]
     pictures, times = decoded(tmp_path / f"matte.{form}")
     np.testing.assert_allclose(times, TIMES, atol=2e-3)
@@ -68,7 +67,7 @@ def test_videos(tmp_path: Path, form: str, loss: int, objects: list[int] | None)
 
 def test_what_editing_programs_and_browsers_need(tmp_path: Path) -> None:
     for form in ("mov", "webm"):
-        draw(tmp_path, DrawingOptions(matte=form))  # type: ignore[arg-type]
+        draw(tmp_path, DrawingOptions(matte=form))
     with av.open(str(tmp_path / "matte.mov")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.codec_tag) == ("prores", "ap4h")
@@ -131,10 +130,11 @@ def test_from_the_command_line(
     net = save_network(tmp_path / "net.pt", make_network(depth=False))
     mask = write_mask(tmp_path / "mask.png", toy.masks[0])
     arguments = ["segment", write_frames(tmp_path / "frames", toy), "--mask", mask, "--out", tmp_path / "out"]
-    call: Callable[..., None] = lambda *more: (  # noqa: E731
-        monkeypatch.setattr("sys.argv", [*map(str, arguments), "--weights", str(net), *more]),
-        segment.main(),
-    )[1]
+
+    def call(*more: str) -> None:
+        monkeypatch.setattr("sys.argv", [*map(str, arguments), "--weights", str(net), *more])
+        segment.main()
+
     call("--matte", "--overlay")
     assert "overlay.mp4 and matte.mov beside them" in capsys.readouterr().out
     assert len(decoded(tmp_path / "out" / "matte.mov")[0]) == 4
