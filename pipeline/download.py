@@ -100,7 +100,7 @@ def _one_of(archives: tuple[Published, ...], value: str, key: str) -> Request:
 
 
 def run(
-    dataset: str, data: DataConfig, where: str, published: Path, raw: Path, scratch: Path, base: Path | None = None
+    dataset: str, data: DataConfig, where: str, embedded: Path, raw: Path, scratch: Path, base: Path | None = None
 ) -> None:
     """Get one data set.
 
@@ -108,7 +108,7 @@ def run(
         dataset: its name.
         data: section `data` of the profile.
         where: path of that section in params.yaml, for messages.
-        published: folder of the rendered sample's archives and their manifest.
+        embedded: folder of the rendered sample's archives and their manifest.
         raw: folder to write: the archives under their published names, and `manifest.json`
             (`{"files": [{"name", "bytes", "sha256"}]}`); for `none` a manifest without files.
         scratch: folder for downloads in progress; the recorded checksums are next to it.
@@ -134,7 +134,7 @@ def run(
                 name, sha256 = downloads[request.key].name, downloads[request.key].file.sha256
                 link_or_copy(downloads[request.key].file.path, folder / name)
             elif request.value == "embedded":
-                name, sha256 = _copy_embedded(request, published, folder)
+                name, sha256 = _copy_embedded(request, embedded, folder)
             else:
                 name, sha256 = _bring_path(request, base or Path.cwd(), folder)
             n_bytes = (folder / name).stat().st_size
@@ -183,9 +183,9 @@ def _forgotten_on_error(fetched: Fetched) -> Iterator[None]:
         raise UserError(str(error).replace(str(fetched.path), "the download")) from None
 
 
-def _copy_embedded(request: Request, published: Path, folder: Path) -> tuple[str, str]:
+def _copy_embedded(request: Request, embedded: Path, folder: Path) -> tuple[str, str]:
     """Copy an archive of the rendered sample and compare it with the checksum in its manifest."""
-    manifest = published / "manifest.json"
+    manifest = embedded / "manifest.json"
     if not manifest.exists():
         raise UserError(f"{request.key} is embedded but {manifest} does not exist; run `dvc repro render` first")
     stem = Path(request.expected[0].name).stem
@@ -197,7 +197,7 @@ def _copy_embedded(request: Request, published: Path, folder: Path) -> tuple[str
         )
     name = str(files[0]["name"])
     origin = f"in {manifest}; run `dvc repro -f render`"
-    return name, copy_checked(published / name, folder / name, f"sha256:{files[0]['sha256']}", origin)
+    return name, copy_checked(embedded / name, folder / name, f"sha256:{files[0]['sha256']}", origin)
 
 
 def _bring_path(request: Request, base: Path, folder: Path) -> tuple[str, str]:

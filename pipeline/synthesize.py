@@ -38,9 +38,9 @@ from pipeline.core.files import output_folder, write_json, write_text
 from pipeline.core.images import encode_jpeg, encode_mask
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import digest, file_digest, log, progress, run_main, scratch_lock
+from pipeline.core.stills import StillSource
 from pipeline.datasets.coco import open_coco
 from pipeline.datasets.msra10k import open_msra10k
-from pipeline.datasets.stills import StillSource
 from pipeline.datasets.voc import open_voc
 from pipeline.settings import load_settings
 from pipeline.synthesis.config import SynthesisConfig

@@ -58,7 +58,7 @@ def youtubevos_valid() -> dict[str, bytes]:
 def bring(root: Path, source: str) -> Path:
     """Run the download stage; returns the raw folder."""
     data = replace(NONE, challenge=source)
-    download.run("challenge", data, "data", root / "published", root / "raw", root / ".scratch/download", root)
+    download.run("challenge", data, "data", root / "embedded", root / "raw", root / ".scratch/download", root)
     return root / "raw"
 
 

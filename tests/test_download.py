@@ -131,7 +131,7 @@ class Place:
 
     def run(self, value: str, dataset: str = "davis") -> None:
         data = replace(NONE, **{dataset: value})  # type: ignore[arg-type]
-        download.run(dataset, data, WHERE, self.root / "published", self.raw, self.scratch, self.root)
+        download.run(dataset, data, WHERE, self.root / "embedded", self.raw, self.scratch, self.root)
 
     def manifest(self) -> list[dict[str, object]]:
         files: list[dict[str, object]] = json.loads((self.raw / "manifest.json").read_text())["files"]
@@ -293,7 +293,7 @@ def test_coco_has_two_archives(place: Place) -> None:
 def test_embedded_is_held_to_its_manifest(place: Place) -> None:
     place.refused("embedded", "dvc repro render")
     data = make_zip({"train/meta.json": b"{}"})
-    folder = place.root / "published"
+    folder = place.root / "embedded"
     folder.mkdir()
     entry = {"name": "train.zip", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / "manifest.json").write_text(json.dumps({"files": [entry]}))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json
 from pipeline.core.layout import Layout
+from pipeline.core.stills import StillSource
 from pipeline.datasets.config import AugmentConfig, ClipConfig
-from pipeline.datasets.stills import StillSource
 from pipeline.live.camera import draw_camera, jitter
 from pipeline.live.clip import LiveClip, Still, draw_live
 from pipeline.live.config import LiveConfig

@@ -25,7 +25,7 @@ from pipeline.datasets.depth_maps import DepthMaps
 from pipeline.datasets.video import Video
 from pipeline.reporting.page import PLACEHOLDERS, build_page
 from pipeline.reporting.pictures import Moment, choose_sequences, choose_times, draw_strip
-from pipeline.reporting.tables import ObjectScore, SequenceScore, read_per_object, score_sequences, tabulate_kinds
+from pipeline.reporting.tables import ObjectRow, SequenceScore, read_per_object, score_sequences, tabulate_kinds
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = "sequence,object,kind,J-mean,J-recall,J-decay,F-mean,F-recall,F-decay,J&F,copy_first_J&F"
@@ -98,9 +98,9 @@ def test_times_spread_from_first_to_last(n_frames: int, expected: list[int]) -> 
 
 def test_table_by_hand() -> None:
     objects = [
-        ObjectScore("multi-0", "multi", 0.4, 0.6, 0.2),
-        ObjectScore("multi-0", "multi", 0.6, 0.8, 0.4),
-        ObjectScore("single-0", "single", 0.9, 1.0, None),
+        ObjectRow("multi-0", "multi", 0.4, 0.6, 0.2),
+        ObjectRow("multi-0", "multi", 0.6, 0.8, 0.4),
+        ObjectRow("single-0", "single", 0.9, 1.0, None),
     ]
     assert [(s.name, s.kind, round(s.j_and_f, 9)) for s in score_sequences(objects)] == [
         ("multi-0", "multi", 0.6),

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import UserError
+from pipeline.core.kinds import Kind
 from pipeline.core.params import build
 from pipeline.sample.actors import Request, draw_actors
-from pipeline.sample.config import Kind, KindCounts, WorldConfig
+from pipeline.sample.config import KindCounts, WorldConfig
 from pipeline.sample.cutout import visible
 from pipeline.sample.footage import Footage, film, numbered, scene_rng
 from pipeline.sample.outlines import FAMILIES, draw_outline

@@ -15,7 +15,7 @@ from pipeline.synthesis.compose import paste_colours, paste_labels
 from pipeline.synthesis.config import SynthesisConfig
 from pipeline.synthesis.layers import Layer, cover, cut_out, frame_shape
 from pipeline.synthesis.simulate import HIDDEN, TINY, UNUSABLE, Clip, count_clips, simulate
-from tests.support.fake_stills import CONFIG, GREEN, RED, FakeStills, Found, disc, make_stills
+from tests.support.fake_stills import CONFIG, GREEN, RED, FakeStills, disc, make_stills
 
 
 def clips_of(stills: FakeStills, config: SynthesisConfig, n: int) -> list[Clip]:
@@ -293,7 +293,7 @@ def test_nothing_usable_elsewhere_gives_fewer_objects() -> None:
     alone = stills.images[0]
     for name in stills.images[1:]:
         rgb, found = stills.pictures[name]
-        stills.pictures[name] = (rgb, Found(found.masks[:0], found.void))
+        stills.pictures[name] = (rgb, Instances(found.masks[:0], found.void))
     results = [simulate(stills, index, CONFIG) for index in range(5)]
     assert [(c.image, c.n_objects) for c, _ in results if c] == [(alone, 1)]
     assert sum(s.n for _, skipped in results for s in skipped if s.reason == UNUSABLE) == 4

@@ -20,10 +20,11 @@ from pipeline.core.archives import open_shards
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json
 from pipeline.core.images import decode_rgb, encode_jpeg
+from pipeline.core.stills import Instances
 from pipeline.datasets.simulated import open_simulated
 from pipeline.synthesis.config import SynthesisConfig
 from pipeline.synthesis.simulate import HIDDEN, TINY, UNUSABLE, Skipped, simulate
-from tests.support.fake_stills import CONFIG, FakeStills, Found, make_stills
+from tests.support.fake_stills import CONFIG, FakeStills, make_stills
 
 SHARDED = replace(CONFIG, n_clips=10, clips_per_shard=3)
 
@@ -181,7 +182,7 @@ def test_skipped_are_named(workspace: Workspace) -> None:
     workspace.stills = make_stills(4, extra_tiny=2)
     workspace.stills.name = "msra10k"
     rgb, found = workspace.stills.pictures["im1"]
-    workspace.stills.pictures["im1"] = (rgb, Found(found.masks[:0], found.void))
+    workspace.stills.pictures["im1"] = (rgb, Instances(found.masks[:0], found.void))
     output = workspace.run("out", replace(SHARDED, n_clips=8))
     expected = [["im0", TINY, "2"], ["im1", UNUSABLE, "2"], ["im2", TINY, "2"], ["im3", TINY, "2"]]
     assert rows(output / "skipped.csv")[1:] == expected
@@ -204,7 +205,7 @@ def test_refusals(workspace: Workspace, workers: int) -> None:
     name = workspace.stills.images[2]
     del workspace.stills.pictures[name]
 
-    def unreadable(image_id: str) -> Found:
+    def unreadable(image_id: str) -> Instances:
         raise UserError(f"{image_id} is damaged")
 
     workspace.stills.instances = unreadable  # type: ignore[method-assign]

@@ -14,10 +14,10 @@ from pipeline.core.archives import Archive, open_archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_rgb
 from pipeline.core.runtime import log
+from pipeline.core.stills import Instances, StillSource
 from pipeline.datasets.coco_annotations import AnnotationIndex
 from pipeline.datasets.coco_segmentation import draw
 from pipeline.datasets.find_archives import list_archives
-from pipeline.datasets.stills import Instances, StillSource
 
 _ANNOTATIONS = "instances_train2017.json"
 

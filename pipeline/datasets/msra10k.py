@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, decode_rgb
+from pipeline.core.stills import Instances, StillSource
 from pipeline.datasets.find_archives import open_published
-from pipeline.datasets.stills import Instances, StillSource
 
 _HALF = 128
 

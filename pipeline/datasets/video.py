@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["single", "multi", "lookalike"]
+from pipeline.core.kinds import KINDS, Kind
 
-_KIND = re.compile(r"(single|multi|lookalike)-\d+")
+_KIND = re.compile(rf"({'|'.join(KINDS)})-\d+")
 
 
 class FirstSeen(Mapping[int, str]):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import VOID, decode_mask, decode_rgb, object_ids
+from pipeline.core.stills import Instances, StillSource
 from pipeline.datasets.find_archives import find_root, open_published, read_names
-from pipeline.datasets.stills import Instances, StillSource
 
 _LIST = "ImageSets/Segmentation/trainval.txt"  # 2,913 images, including val: nothing is evaluated on VOC
 

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.kinds import KINDS
+
 _WIDEST = 256  # wider frames and maps are compared at this width, so that most of the time goes into decoding
 _STILL = 0.03  # a pixel is at rest if the mean change of its channels is below this share of full scale
-_KINDS = ("single", "multi", "lookalike")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def summarise_stability(found: Sequence[tuple[str, Stability]]) -> dict[str, Any
         two successive frames. Only kinds that occur are listed.
     """
     total = sum((one for _, one in found), Stability())
-    groups = {kind: [one for of, one in found if of == kind] for kind in _KINDS}
+    groups = {kind: [one for of, one in found if of == kind] for kind in KINDS}
     return {
         "static_change": _rounded(total.static_change),
         "static_share": _rounded(total.static_share),

@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import fmean
 
 from pipeline.core.errors import UserError
+from pipeline.core.kinds import KINDS
 
 _COLUMNS = ("sequence", "kind", "J-mean", "F-mean", "copy_first_J&F")
-_KINDS = ("single", "multi", "lookalike")
 
 
 @dataclass(frozen=True)
-class ObjectScore:
+class ObjectRow:
     """One row of `per_object.csv`; scores in [0, 1].
 
     Attributes:
@@ -43,7 +43,7 @@ class SequenceScore:
     j_and_f: float
 
 
-def read_per_object(path: Path) -> list[ObjectScore]:
+def read_per_object(path: Path) -> list[ObjectRow]:
     """Read `per_object.csv`.
 
     Returns:
@@ -60,7 +60,7 @@ def read_per_object(path: Path) -> list[ObjectScore]:
         raise UserError(f"{path} has no column {lacking[0]}; expected {', '.join(_COLUMNS)}; rerun the score stage")
     try:
         return [
-            ObjectScore(
+            ObjectRow(
                 sequence=row["sequence"],
                 kind=row["kind"],
                 j=float(row["J-mean"]),
@@ -73,15 +73,15 @@ def read_per_object(path: Path) -> list[ObjectScore]:
         raise UserError(f"{path}, line {reader.line_num}: {error}; expected numbers; rerun the score stage") from None
 
 
-def score_sequences(objects: Iterable[ObjectScore]) -> list[SequenceScore]:
+def score_sequences(objects: Iterable[ObjectRow]) -> list[SequenceScore]:
     """Means over the objects of each sequence, in the order in which the sequences first appear."""
-    groups: dict[str, list[ObjectScore]] = {}
+    groups: dict[str, list[ObjectRow]] = {}
     for score in objects:
         groups.setdefault(score.sequence, []).append(score)
     return [SequenceScore(name, group[0].kind, _j_and_f(group)) for name, group in groups.items()]
 
 
-def tabulate_kinds(objects: Sequence[ObjectScore]) -> list[dict[str, str]]:
+def tabulate_kinds(objects: Sequence[ObjectRow]) -> list[dict[str, str]]:
     """Scores of the whole data set and of each kind of video: means over objects, as in DAVIS.
 
     Returns:
@@ -89,7 +89,7 @@ def tabulate_kinds(objects: Sequence[ObjectScore]) -> list[dict[str, str]]:
         if not every object has it), with four decimals. No rows if nothing was scored.
     """
     rows = []
-    for kind in ("all", *_KINDS):
+    for kind in ("all", *KINDS):
         group = [score for score in objects if kind in ("all", score.kind)]
         if group:
             copied = [score.copy_first for score in group if score.copy_first is not None]
@@ -117,5 +117,5 @@ def to_csv(rows: Sequence[dict[str, str]]) -> str:
     return text.getvalue()
 
 
-def _j_and_f(group: Sequence[ObjectScore]) -> float:
+def _j_and_f(group: Sequence[ObjectRow]) -> float:
     return fmean((score.j + score.f) / 2 for score in group)

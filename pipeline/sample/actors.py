@@ -10,7 +10,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.sample.config import DifficultyConfig, Kind, WorldConfig
+from pipeline.core.kinds import Kind
+from pipeline.sample.config import DifficultyConfig, WorldConfig
 from pipeline.sample.outlines import Outline, another_phase, draw_outline
 from pipeline.sample.scene import FAR, NEAR, Actor, Camera, Wave
 from pipeline.sample.textures import OBJECT_TEXTURE, dull_texture, object_texture

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["single", "multi", "lookalike"]
-KINDS: tuple[Kind, ...] = ("single", "multi", "lookalike")
-
 
 @dataclass(frozen=True)
 class DifficultyConfig:

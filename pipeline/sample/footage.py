@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.core.errors import UserError
+from pipeline.core.kinds import KINDS, Kind
 from pipeline.sample.actors import Request, crowd, draw_actors, tiny_actor
-from pipeline.sample.config import KINDS, Kind, KindCounts, WorldConfig
+from pipeline.sample.config import KindCounts, WorldConfig
 from pipeline.sample.cutout import visible
 from pipeline.sample.renderer import Picture, Renderer
 from pipeline.sample.scene import Actor, Camera, Scene

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.archives import ZipWriter
 from pipeline.core.images import VOID, encode_jpeg, encode_mask, encode_png
+from pipeline.core.kinds import Kind
 from pipeline.sample.actors import Request
-from pipeline.sample.config import Kind, WorldConfig
+from pipeline.sample.config import WorldConfig
 from pipeline.sample.footage import FIRST_CROWD, Footage, film_still
 from pipeline.sample.process_pool import WorkerPool
 

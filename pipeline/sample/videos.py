@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.archives import ZipWriter
 from pipeline.core.images import encode_jpeg, encode_mask
+from pipeline.core.kinds import Kind
 from pipeline.sample.actors import Request
-from pipeline.sample.config import Kind, KindCounts, WorldConfig
+from pipeline.sample.config import KindCounts, WorldConfig
 from pipeline.sample.footage import film, numbered
 from pipeline.sample.process_pool import WorkerPool
 

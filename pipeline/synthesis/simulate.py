@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.stills import StillSource
 from pipeline.synthesis.affine import draw_motion, to_matrix
 from pipeline.synthesis.compose import paste_colours, paste_labels
 from pipeline.synthesis.config import SynthesisConfig
@@ -19,37 +20,6 @@ TINY = "instances below min_area"
 UNUSABLE = "clips of an image without an instance of min_area"
 HIDDEN = "clips whose object would not stay visible"
 _DRAWS = 10  # attempts to find another image, or positions and motions, before the clip is skipped
-
-
-class _Instances(Protocol):
-    """Objects of one image: bool N,H,W and void bool H,W."""
-
-    @property
-    def masks(self) -> NDArray[np.bool_]: ...
-    @property
-    def void(self) -> NDArray[np.bool_]: ...
-
-
-class Stills(Protocol):
-    """A set of segmented images."""
-
-    @property
-    def name(self) -> str:
-        """Name of the data set; seeds derive from it."""
-        ...
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """Ids of the images."""
-        ...
-
-    def image(self, image_id: str) -> NDArray[np.uint8]:
-        """An image, uint8 H,W,3 RGB."""
-        ...
-
-    def instances(self, image_id: str) -> _Instances:
-        """The objects of an image."""
-        ...
 
 
 class Skipped(NamedTuple):
@@ -84,12 +54,12 @@ class _Choice(NamedTuple):
     number: int
 
 
-def count_clips(stills: Stills, config: SynthesisConfig) -> int:
+def count_clips(stills: StillSource, config: SynthesisConfig) -> int:
     """Number of clips that are attempted."""
     return config.n_clips or len(stills.images)
 
 
-def simulate(stills: Stills, index: int, config: SynthesisConfig) -> tuple[Clip | None, list[Skipped]]:
+def simulate(stills: StillSource, index: int, config: SynthesisConfig) -> tuple[Clip | None, list[Skipped]]:
     """Simulate clip `index`; it depends only on the arguments.
 
     Args:
@@ -132,14 +102,14 @@ def _usable(masks: NDArray[np.bool_], config: SynthesisConfig) -> list[int]:
     return [n for n, mask in enumerate(masks) if mask.mean() >= config.min_area]
 
 
-def _other(stills: Stills, image: str, rng: np.random.Generator) -> str:
+def _other(stills: StillSource, image: str, rng: np.random.Generator) -> str:
     """Another image than the given one."""
     at = int(rng.integers(len(stills.images) - 1))
     return stills.images[at] if stills.images[at] != image else stills.images[-1]
 
 
 def _draw_object(
-    stills: Stills, without: set[str], taken: set[_Choice], config: SynthesisConfig, rng: np.random.Generator
+    stills: StillSource, without: set[str], taken: set[_Choice], config: SynthesisConfig, rng: np.random.Generator
 ) -> _Choice | None:
     """An instance that is not yet in the clip, of an image other than `without`; None if none is found."""
     for _ in range(_DRAWS):
@@ -156,7 +126,7 @@ class _Scene:
     """The layers of a clip. Their positions and motions are drawn again until all objects are visible."""
 
     def __init__(
-        self, stills: Stills, behind: str, target: int | None, pasted: Sequence[_Choice], config: SynthesisConfig
+        self, stills: StillSource, behind: str, target: int | None, pasted: Sequence[_Choice], config: SynthesisConfig
     ) -> None:
         self._config = config
         self._rgb = stills.image(behind)

@@ -12,10 +12,10 @@ from pipeline.core.errors import UserError
 from pipeline.core.layout import Layout
 from pipeline.core.manifest import is_empty
 from pipeline.core.runtime import log
+from pipeline.core.stills import StillSource
 from pipeline.datasets.clips import Clip
 from pipeline.datasets.config import ClipConfig
 from pipeline.datasets.msra10k import open_msra10k
-from pipeline.datasets.stills import StillSource
 from pipeline.datasets.voc import open_voc
 from pipeline.live.clip import Still, draw_live
 from pipeline.live.config import LiveConfig

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.stills import Instances
 from pipeline.synthesis.config import SynthesisConfig
 
 CONFIG = SynthesisConfig(
@@ -33,16 +33,11 @@ CONFIG = SynthesisConfig(
 RED, GREEN = (250, 10, 10), (10, 250, 10)
 
 
-class Found(NamedTuple):
-    masks: NDArray[np.bool_]
-    void: NDArray[np.bool_]
-
-
 @dataclass
 class FakeStills:
     """Drawn images: objects of a colour of their own, each in a void ring of another, on a grey-blue ground."""
 
-    pictures: dict[str, tuple[NDArray[np.uint8], Found]]
+    pictures: dict[str, tuple[NDArray[np.uint8], Instances]]
     name: str = "fake"
     counts: dict[str, int] = field(default_factory=lambda: {"images": 1})
 
@@ -53,7 +48,7 @@ class FakeStills:
     def image(self, image_id: str) -> NDArray[np.uint8]:
         return self.pictures[image_id][0]
 
-    def instances(self, image_id: str) -> Found:
+    def instances(self, image_id: str) -> Instances:
         return self.pictures[image_id][1]
 
 
@@ -77,5 +72,5 @@ def make_stills(
         rgb[void] = GREEN
         rgb[target] = colour or (250, 10 + 20 * i, 10)
         masks = [target] + [disc(height, width, 2 + 3 * k, 2, 1) for k in range(extra_tiny)]
-        pictures[f"im{i}"] = (rgb, Found(np.stack(masks), void))
+        pictures[f"im{i}"] = (rgb, Instances(np.stack(masks), void))
     return FakeStills(pictures)
