@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
+from pipeline.core.stills import Instances
 from pipeline.synthesis.affine import Affine, draw_motion, to_matrix
 from pipeline.synthesis.compose import paste_colours, paste_labels
 from pipeline.synthesis.config import SynthesisConfig
