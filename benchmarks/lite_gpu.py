@@ -77,6 +77,7 @@ class Plan:
         minutes: of pretraining and of main training; empty: as many as the steps take.
         workers: processes that prepare clips.
         device: `cuda` or `cpu`.
+        weights: file for the float16 weights, written before anything is scored; empty: none.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Plan:
     minutes: tuple[float, ...]
     workers: int
     device: str
+    weights: str
 
 
 class _Clock(Objective):
@@ -163,9 +165,18 @@ def run_job(folder: Path) -> None:
             rows[f"{name}_steps"] = _take_state(settings, layout, name)
         signal.alarm(0)
         rows[f"{name}_seconds"] = round(time.monotonic() - start, 1)
-    for name in ("pretrain", "dstm"):
-        rows[f"J&F {name}"] = _score(settings, layout, name)
-    Path("row.json").write_text(json.dumps(rows))
+    if plan.weights:
+        _write_half(layout.model("dstm"), Path(plan.weights))
+    for name, tta in (("dstm", False), ("pretrain", False), ("dstm", True)):
+        rows[f"J&F {name}{' with TTA' if tta else ''}"] = _score(settings, layout, name, tta)
+        Path("row.json").write_text(json.dumps(rows))  # after each, so that a run that is ended shows what it has
+
+
+def _write_half(checkpoint: Path, path: Path) -> None:
+    """A checkpoint with its weights in float16."""
+    loaded = load_checkpoint(checkpoint, KIND)
+    half = {k: v.half() if v.is_floating_point() else v for k, v in loaded["state_dict"].items()}
+    save_checkpoint(path, KIND, loaded["config"], half)
 
 
 def _with_steps(settings: Settings, name: str, steps: int) -> Settings:
@@ -213,34 +224,24 @@ def _take_state(settings: Settings, layout: Layout, name: str) -> int:
     return int(state["step"])
 
 
-def _score(settings: Settings, layout: Layout, name: str) -> dict[str, float]:
-    """J&F of a checkpoint on the three real val sequences, one scale and with TTA."""
-    found = {}
-    config = settings.profile_params.infer
-    for label, tta in (("one scale", False), ("tta", True)):
-        if name == "pretrain" and tta:
-            continue
-        masks, metrics = layout.data / f"masks-{name}-{tta}", layout.root / f"metrics-{name}-{tta}"
-        switches = replace(settings.infer, tta=tta)
-        device = pick_device(settings.runtime.device)
-        start = time.monotonic()
-        scratch = layout.scratch(f"infer-{name}-{tta}")
-        infer.run(
-            layout.raw("davis"), layout.depth("davis"), layout.model(name), masks, scratch, switches, config, device, 2
-        )
-        seconds = time.monotonic() - start
-        score.run(layout.raw("davis"), masks, config.split, metrics, 2)
-        scores = json.loads((metrics / "scores.json").read_text())
-        found[label] = scores["J&F"]
-        log(f"{name}, {label}: J&F {scores['J&F']:.4f} in {seconds:.1f} s")
-    return found
+def _score(settings: Settings, layout: Layout, name: str, tta: bool) -> dict[str, float]:
+    """J&F of a checkpoint on the three real val sequences, and by sequence."""
+    config, device = settings.profile_params.infer, pick_device(settings.runtime.device)
+    masks, metrics = layout.data / f"masks-{name}-{tta}", layout.root / f"metrics-{name}-{tta}"
+    switches, raw = replace(settings.infer, tta=tta), layout.raw("davis")
+    scratch, start = layout.scratch(f"infer-{name}-{tta}"), time.monotonic()
+    infer.run(raw, layout.depth("davis"), layout.model(name), masks, scratch, switches, config, device, 2)
+    seconds = time.monotonic() - start
+    score.run(raw, masks, config.split, metrics, 2)
+    scores = json.loads((metrics / "scores.json").read_text())
+    log(f"{name}, tta {tta}: J&F {scores['J&F']:.4f} in {seconds:.1f} s")
+    return {"all": scores["J&F"], **{k: v["J&F"] for k, v in scores.get("by_sequence", {}).items()}}
 
 
 def run_all(plans: list[Plan], work: Path, out: Path, at_a_time: int) -> None:
     """Run plans side by side, each in a process of its own, and gather what they give."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1"}
     waiting, running = list(plans), list[tuple[Plan, Path, subprocess.Popen[bytes]]]()
-    rows = []
     while waiting or running:
         while waiting and len(running) < at_a_time:
             plan = waiting.pop(0)
@@ -255,26 +256,22 @@ def run_all(plans: list[Plan], work: Path, out: Path, at_a_time: int) -> None:
                 running.append(
                     (plan, folder, subprocess.Popen(command, stdout=file, stderr=file, env=environment, cwd=ROOT))
                 )
-        time.sleep(0.5)
+        time.sleep(2.0)
         for entry in [entry for entry in running if entry[2].poll() is not None]:
             running.remove(entry)
-            rows.append(collect(entry[0], entry[1], out))
-            print(json.dumps(rows[-1]), flush=True)
-            (out / "summary.json").write_text(json.dumps(rows, indent=1))
-            gather_logs(plans, work, out)
+            print(json.dumps(read_row(entry[0], entry[1])), flush=True)
+        rows = [read_row(plan, work / plan.name) for plan in plans]
+        (out / "summary.json").write_text(json.dumps(rows, indent=1))
+        gather_logs(plans, work, out)
 
 
-def collect(plan: Plan, folder: Path, out: Path) -> dict[str, Any]:
-    """A run's row; its weights go to `out` in float16."""
-    tail = (folder / "log.txt").read_text()[-1500:]
-    if not (folder / "row.json").exists():
-        return {"name": plan.name, "failed": tail}
-    layout = Layout(folder, "lite")
-    loaded = load_checkpoint(layout.model("dstm"), KIND)
-    half = {k: v.half() if v.is_floating_point() else v for k, v in loaded["state_dict"].items()}
-    save_checkpoint(out / f"{plan.name}.pt", KIND, loaded["config"], half)
-    row: dict[str, Any] = json.loads((folder / "row.json").read_text())
-    return row
+def read_row(plan: Plan, folder: Path) -> dict[str, Any]:
+    """What a run has given so far, or the end of its log."""
+    if (folder / "row.json").exists():
+        row: dict[str, Any] = json.loads((folder / "row.json").read_text())
+        return row
+    text = (folder / "log.txt").read_text() if (folder / "log.txt").exists() else "not started"
+    return {"name": plan.name, "log": text[-1500:]}
 
 
 def gather_logs(plans: list[Plan], work: Path, out: Path) -> None:
@@ -301,6 +298,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further changes of params.yaml")
     parser.add_argument("--workers", type=int, default=0, help="of a run; 0: the cores shared out")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--no-weights", action="store_true", help="keep the scores and logs alone")
     parser.add_argument("--smoke", action="store_true", help="measure speed and memory for some batch sizes")
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -323,9 +321,12 @@ def main() -> None:
     at_a_time = args.at_a_time or len(names)
     workers = args.workers or max(1, ((os.cpu_count() or 1) - at_a_time) // at_a_time)
     plans = [
-        Plan(f"{v}-{s}", s, {**changes, **VARIANTS[v]}, tuple(args.steps), tuple(args.minutes), workers, args.device)
+        Plan(
+            f"{v}-{s}", s, {**changes, **VARIANTS[v]}, tuple(args.steps), tuple(args.minutes), workers, args.device,
+            "" if args.no_weights else str(args.out.resolve() / f"{v}-{s}.pt"),
+        )
         for v, s in names
-    ]
+    ]  # fmt: skip
     run_all(plans, args.work, args.out, at_a_time)
 
 
