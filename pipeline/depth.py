@@ -24,7 +24,7 @@ import torch
 
 from pipeline.core.archives import ZipWriter, open_archive
 from pipeline.core.errors import UserError
-from pipeline.core.files import output_folder
+from pipeline.core.files import output_folder, say_why_empty
 from pipeline.core.kernels.onednn import describe_arithmetic
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import (
@@ -76,8 +76,9 @@ def run(
         UserError: Unreadable frames, no usable checkpoint, or missing maps of the user's.
     """
     if not list_archives(frames):
-        with output_folder(output):
-            log(f"{dataset}: no frames in {frames}, so no depth maps; later stages leave it out")
+        with output_folder(output) as empty:
+            say_why_empty(empty, f"No frames in the data set {dataset}, so no depth maps.")
+        log(f"{dataset}: no frames in {frames}, so no depth maps; later stages leave it out")
         return
     videos = _videos(open_sources(dataset, frames))
     inverse = _inverse_depth(dataset, config, checkpoint, device)

@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import output_folder, write_bytes
+from pipeline.core.files import output_folder, say_why_empty, write_bytes
 from pipeline.core.images import encode_mask
 from pipeline.core.layout import Layout
 from pipeline.core.processes import Processes, join_processes
@@ -139,7 +139,7 @@ def run(
         config: split, memory, scales.
         device: of the computation.
         workers: sequences segmented at a time on a CPU.
-        submission: folder for the server's archive, `<split>.zip`; left empty for a split that is scored here. None:
+        submission: folder for the server's archive, `<split>.zip`; without one for a split that is scored here. None:
             not written.
 
     Raises:
@@ -215,6 +215,8 @@ def _pack(source: VideoSource, split: Split, masks: Path, submission: Path) -> N
         if split in SUBMITTED:
             server: Server = "youtubevos" if split == "youtubevos-valid" else "davis"
             write_submission(source, Results(masks), folder / f"{split}.zip", server)
+        else:
+            say_why_empty(folder, f"The split {split} is scored by the score stage, so nothing is submitted.")
 
 
 class _Tally:

@@ -119,9 +119,10 @@ def test_youtubevos_with_a_late_object(tmp_path: Path) -> None:
     assert (masks[3][VIDEOS["dogs"].masks[3] == 2] == 2).all(), "and comes with its own mask"
 
 
-def test_a_scored_split_leaves_the_submission_empty(tmp_path: Path) -> None:
+def test_a_scored_split_has_no_submission(tmp_path: Path) -> None:
     write_zip(tmp_path / "raw/DAVIS-2017-trainval-480p.zip", davis_files(VIDEOS, {"2017/val": list(VIDEOS)}))
-    assert list(segment(tmp_path, "val").iterdir()) == []
+    (only,) = segment(tmp_path, "val").iterdir()
+    assert (only.name, "nothing is submitted" in only.read_text()) == ("EMPTY.txt", True)
     assert (dataset_of("val"), dataset_of("youtubevos-valid")) == ("davis", "challenge")
 
 

@@ -58,6 +58,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def say_why_empty(folder: Path, reason: str) -> None:
+    """Write `EMPTY.txt` into a folder that would be empty; DVC warns of empty outputs at every stage that uses them."""
+    write_text(folder / "EMPTY.txt", f"{reason}\n")
+
+
 @contextmanager
 def output_folder(path: Path) -> Iterator[Path]:
     """Build a folder under a temporary name and rename it to `path` when the block ends without an error.

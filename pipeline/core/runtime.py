@@ -166,7 +166,7 @@ def run_main(main: Callable[[], None]) -> int:
     """Run a command and print errors that a user can fix as one line on stderr.
 
     Returns:
-        The exit code: 0, 1 after a UserError or a full disk, 130 after Ctrl-C.
+        The exit code: 0, 1 after a UserError, a full disk or a file that cannot be used, 130 after Ctrl-C.
     """
     try:
         main()
@@ -177,9 +177,15 @@ def run_main(main: Callable[[], None]) -> int:
         _complain("interrupted; run the same command again to continue")
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = f" ({error.filename})" if error.filename else ""
+            _complain(f"error: no space left on the device{place}; free some space and rerun")
+        elif error.filename:
+            _complain(
+                f"error: {error.filename}: {error.strerror}; expected a file or folder that this command can use; "
+                "check the path, or run the stage that makes it"
+            )
+        else:
             raise
-        place = f" ({error.filename})" if error.filename else ""
-        _complain(f"error: no space left on the device{place}; free some space and rerun")
         return 1
     return 0
