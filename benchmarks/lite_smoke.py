@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,10 @@ def smoke(work: Path, device: str, changes: dict[str, Any]) -> None:
     if device == "cuda":
         context = multiprocessing.get_context("spawn")
         for count in (2, 3):
-            with context.Pool(count) as pool:
-                work_of = [(folder, 16, max(1, (cores - count) // count), 40)] * count
-                found = pool.starmap(_in_process, work_of)
+            with ProcessPoolExecutor(count, mp_context=context) as pool:  # its processes may have workers of their own
+                share = max(1, (cores - count) // count)
+                futures = [pool.submit(_in_process, folder, 16, share, 40) for _ in range(count)]
+                found = [future.result() for future in futures]
             total = sum(result["clips_per_s"] for result in found)
             print(f"{count} processes, batch 16 each: {total:.1f} clips/s together; one of them:", flush=True)
             _report("  ", found[0])
