@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 MIN_POLYGON = 6  # coordinates of a triangle
 
@@ -39,6 +38,8 @@ def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     background may be missing, as some programs omit it.
     """
     if isinstance(segmentation, list):
+        from pycocotools import mask as coco_mask  # here, so that the stages that draw nothing do without it
+
         parts = coco_mask.frPyObjects(segmentation, height, width)
         return np.asarray(coco_mask.decode(coco_mask.merge(parts)), np.bool_)
     runs = _read_runs(segmentation, height, width)
