@@ -1,6 +1,6 @@
 """How much the sample's results vary over seeds and kinds of CPU.
 
-    python -m benchmarks.seeds --stages depth --seeds 0 1 2 3 4 --isa native AVX2   # the depth network alone
+    python -m benchmarks.seeds --stages depth --seeds 0 1 2 3 4 --isa native,AVX2   # the depth network alone
     python -m benchmarks.seeds --seeds 0 1 2 3 4                                    # from train_depth to the scores
     python -m benchmarks.seeds --table                                              # what has been run so far
     python -m benchmarks.seeds --stages depth --name no-ema --set train_depth.ema_decay=0   # another recipe
@@ -276,7 +276,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(".scratch/seeds"), help="folder of data, runs and results")
     parser.add_argument("--stages", choices=("depth", "all"), default="all", help="depth: train_depth alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--isa", nargs="+", default=["native"], help="native, SSE41, AVX, AVX2, AVX512_CORE, ...")
+    parser.add_argument("--isa", default="native", help="native, SSE41, AVX, AVX2, AVX512_CORE, ...; several by comma")
     parser.add_argument("--threads", type=int, default=2, help="cores of one run")
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs")
     parser.add_argument("--name", default="default", help="name of the recipe")
@@ -291,7 +291,11 @@ def _run_all(arguments: argparse.Namespace) -> list[str]:
     data = prepare_data(arguments.out, arguments.set)
     if arguments.prepare:
         return []
-    runs = [Run(arguments.name, isa, arguments.threads, seed) for isa in arguments.isa for seed in arguments.seeds]
+    runs = [
+        Run(arguments.name, isa, arguments.threads, seed)
+        for isa in arguments.isa.split(",")
+        for seed in arguments.seeds
+    ]
     slots: queue.Queue[set[int]] = queue.Queue()
     available = sorted(os.sched_getaffinity(0))
     bound = len(available) >= arguments.jobs * arguments.threads and shutil.which("taskset") is not None
