@@ -1,7 +1,7 @@
 """Estimate a depth map for every frame of one source of frames.
 
-Inverse depth, normalised by robust percentiles over each whole video, as 16-bit PNGs of the frames' size in shards.
-After a kill the next run goes on with the first unfinished shard. A source without data gives no shard.
+Inverse depth, normalised by robust percentiles of each video, as 16-bit PNGs of the frames' size in shards. After a
+kill, the next run continues with the first unfinished shard. A source without data has no shards.
 
 Reads: data/${profile}/${item}/${key}, models/${profile}/depth.pt
 Writes: data/${profile}/depth/${key}
@@ -54,7 +54,7 @@ from pipeline.sources.local import resolve
 
 _MOST_THREADS = 16
 
-RAW = ("davis", "youtubevos", "challenge")  # data sets of videos; of the others the simulated clips are taken
+RAW = ("davis", "youtubevos", "challenge")  # data sets of videos; for the others, the simulated clips are used
 DATASETS = (*RAW, "msra10k", "coco", "voc")
 
 
@@ -65,15 +65,15 @@ def run(
 
     Args:
         dataset: One of DATASETS.
-        config: Where depth comes from and how it is normalised.
-        frames: Folder of the source: the raw one of a data set of videos, the simulated clips of the others.
+        config: The source of depth and its normalisation.
+        frames: Folder of the source: the raw data for a data set of videos, the simulated clips for the others.
         checkpoint: The trained depth network.
-        output: Folder of shards to make; members are `<video>/<frame>.png`.
-        scratch: Folder for finished shards of a run under way.
-        device: Where to compute.
+        output: Folder of shards to write; members are `<video>/<frame>.png`.
+        scratch: Folder for finished shards of an unfinished run.
+        device: Of the computation.
 
     Raises:
-        UserError: Unreadable frames, no usable checkpoint, or missing maps of the user's.
+        UserError: Frames are unreadable, the checkpoint is unusable, or some of the user's maps are missing.
     """
     if not list_archives(frames):
         with output_folder(output) as empty:
@@ -105,10 +105,10 @@ def run(
 
 
 def _key(dataset: str, config: DepthConfig, frames: Path, checkpoint: Path) -> str:
-    """Name for the resume state of these parameters and inputs: no other run may take it up."""
+    """Name of the resume state for these parameters and inputs, so that no other run uses it."""
     inputs = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in list_archives(frames)]
     maps = Path(config.folder)
-    if config.estimator == "hourglass" or not maps.exists():  # a missing one is refused later
+    if config.estimator == "hourglass" or not maps.exists():  # a missing folder is refused later
         source = file_digest(checkpoint)
     else:
         source = fingerprint(maps) if maps.is_dir() else file_digest(maps)
@@ -116,7 +116,7 @@ def _key(dataset: str, config: DepthConfig, frames: Path, checkpoint: Path) -> s
 
 
 def open_sources(dataset: str, frames: Path) -> list[VideoSource]:
-    """All splits of a source that its folder holds."""
+    """All splits of a source that exist in its folder."""
     if dataset == "davis":
         return [open_davis(frames, split) for split in _davis_splits(frames)]
     if dataset == "youtubevos":
@@ -161,9 +161,9 @@ def _grouped(videos: Sequence[list[FrameRef]], at_least: int) -> list[list[list[
 
 @contextmanager
 def _worker_threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each take whole videos from decoding to encoding, so that none of the steps waits for another.
+    """Threads that each process complete videos, from decoding to encoding, so that no step waits for another.
 
-    On a CPU each computes on one core: that is faster than all cores on one frame, above all when others use them too.
+    On a CPU each thread computes on one core. That is faster than all cores on one frame, especially on a busy machine.
     """
     cores = min(available_cores(), _MOST_THREADS)
     before = torch.get_num_threads()

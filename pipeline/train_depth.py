@@ -1,7 +1,7 @@
-"""Train the depth network on RGB and depth, or bring in its published weights, and validate it.
+"""Train the depth network on RGB and depth, or use published weights, and validate it.
 
-Training goes on where it stopped after a kill, with the result of an uninterrupted run. With a checkpoint nothing is
-trained; frames with known depth, where there are any, then serve to validate it.
+After a kill, training resumes where it stopped, with the result of an uninterrupted run. With a checkpoint there is no
+training; frames with known depth, if there are any, are then used to validate it.
 
 Reads: data/${profile}/raw/mannequin
 Writes: models/${profile}/depth.pt, metrics/depth.json
@@ -51,22 +51,22 @@ def run(
 
     Args:
         network: Its architecture (with a checkpoint: that of the checkpoint).
-        config: How it is trained, or where it comes from.
-        raw: Folder of the frames with depth; it may hold none where there is a checkpoint.
+        config: Its training, or the source of its weights.
+        raw: Folder of the frames with depth; it may be empty if there is a checkpoint.
         model_path: The checkpoint to write.
-        metrics_path: The JSON of figures to write; what it holds is told at `pipeline.hourglass.validation.validate`.
-        scratch: Folder for the state of a training under way and for downloads.
-        device: Where to compute.
+        metrics_path: The JSON file of metrics to write; see `pipeline.hourglass.validation.validate`.
+        scratch: Folder for the state of an unfinished training and for downloads.
+        device: Of the computation.
         workers: Threads that read frames.
 
     Raises:
-        UserError: Neither frames nor checkpoint, unusable frames, or a loss that is no longer finite.
+        UserError: There are neither frames nor a checkpoint, frames are unusable, or the loss is no longer finite.
     """
     given = config.checkpoint != "none"
     present = bool(list_archives(raw))
     if not given and not present:
         raise UserError(
-            f"{raw} holds no frames with depth and train_depth.checkpoint is none; expected one of them; set "
+            f"{raw} has no frames with depth and train_depth.checkpoint is none; expected one of them; set "
             "data.mannequin or train_depth.checkpoint"
         )
     model = _obtain(config.checkpoint, scratch) if given else _train(network, config, raw, scratch, device, workers)
@@ -134,13 +134,13 @@ def _sample(
 
 
 def _state_folder(network: HourglassConfig, config: TrainDepthConfig, raw: Path, scratch: Path) -> Path:
-    """A folder of its own for every set of parameters and inputs, so that no run takes up another's state."""
+    """A separate folder for every set of parameters and inputs, so that no run resumes another's state."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in list_archives(raw)]
     return scratch / digest([asdict(network), asdict(config), files])
 
 
 def main() -> None:
-    """Train or bring in the depth network as params.yaml says."""
+    """Train or load the depth network with the settings of params.yaml."""
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
     params = settings.profile_params

@@ -138,7 +138,7 @@ def test_goes_on_after_a_kill_with_the_same_result(
             train(raw, tmp_path / "cut")
     assert not (tmp_path / "cut" / "depth.pt").exists()
     resumed = train(raw, tmp_path / "cut")
-    assert "going on after epoch 1 of 2" in capsys.readouterr().out
+    assert "resuming after epoch 1 of 2" in capsys.readouterr().out
     assert equal(whole, resumed)
 
     with monkeypatch.context() as patch:
@@ -147,7 +147,7 @@ def test_goes_on_after_a_kill_with_the_same_result(
         with pytest.raises(KeyboardInterrupt):
             train(raw, tmp_path / "other")
     train(raw, tmp_path / "other", replace(CONFIG, lr=1e-3))
-    assert "going on" not in capsys.readouterr().out  # other parameters, other state
+    assert "resuming" not in capsys.readouterr().out  # other parameters, other state
 
 
 def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_path: Path) -> None:

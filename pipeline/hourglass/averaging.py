@@ -1,9 +1,9 @@
-"""What makes the trained depth network independent of the last training steps.
+"""Make the trained depth network independent of the last training steps.
 
-One step changes the weights by much, because the batches are small, and BatchNorm's running statistics are those of the
-last few dozen frames. A feature that these frames hardly show gets a small variance, and a frame that does show it is
-then estimated far too near or far. So the result is an average of the weights over many steps, and its statistics are
-computed over as many frames as an epoch has.
+One step changes the weights a lot, because the batches are small, and BatchNorm's running statistics are those of the
+last few dozen frames. A feature that rarely occurs in these frames gets a small variance, and a frame in which it does
+occur is then estimated far too near or too far. So the result is an average of the weights over many steps, and its
+statistics are computed over as many frames as an epoch has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def averaged_copy(model: Hourglass, decay: float) -> AveragedModel:
 
     Args:
         model: The network that is trained.
-        decay: Share of the average that a step keeps, in (0, 1); it looks back over about 1 / (1 - decay) steps.
+        decay: Share of the average that a step keeps, in (0, 1); the average covers about 1 / (1 - decay) steps.
 
     Returns:
         The average; `update_parameters(model)` after each step, `.module` is the averaged network. The first update
@@ -33,10 +33,10 @@ def averaged_copy(model: Hourglass, decay: float) -> AveragedModel:
 
 @torch.no_grad()
 def recompute_statistics(model: Hourglass, batches: Iterable[Tensor], dtype: torch.dtype) -> None:
-    """Replace BatchNorm's running statistics by their mean over some batches, with the weights as they are.
+    """Replace BatchNorm's running statistics by their mean over some batches, without changing the weights.
 
     Args:
-        model: The network; it is left in evaluation mode. Without any batch it is left as it is.
+        model: The network; it is in evaluation mode afterwards. Without any batch it does not change.
         batches: Frames, float32 B,3,H,W in [0, 1], on the network's device, channels last in memory.
         dtype: Type to compute in, float32 or bfloat16.
     """
@@ -46,7 +46,9 @@ def recompute_statistics(model: Hourglass, batches: Iterable[Tensor], dtype: tor
     try:
         for i, frames in enumerate(batches):
             for norm in norms:
-                norm.momentum = 1 / (i + 1)  # the running mean of all batches so far; the first replaces what was there
+                norm.momentum = 1 / (
+                    i + 1
+                )  # the running mean of all batches so far; the first one replaces the old value
             with torch.autocast(frames.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 model(frames)
     finally:

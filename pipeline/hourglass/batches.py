@@ -1,4 +1,4 @@
-"""Frames for the network: resized to its input, augmented, gathered into batches ahead of need."""
+"""Frames for the network: resized to its input, augmented, collected into batches in advance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DepthSample(NamedTuple):
 
     Attributes:
         rgb: uint8 H,W,3 at the network's input resolution.
-        depth: float32 h,w at its output resolution; 0 where unknown.
+        depth: float32 h,w at its output resolution; 0 if unknown.
     """
 
     rgb: NDArray[np.uint8]
@@ -35,7 +35,7 @@ class DepthBatch(NamedTuple):
 
     Attributes:
         frames: float32 B,3,H,W in [0, 1], at the network's input resolution.
-        depth: float32 B,h,w at its output resolution; 0 where unknown.
+        depth: float32 B,h,w at its output resolution; 0 if unknown.
     """
 
     frames: Tensor
@@ -43,7 +43,7 @@ class DepthBatch(NamedTuple):
 
 
 def input_sides(height: int, width: int, config: HourglassConfig) -> tuple[int, int]:
-    """Sides of the network's input for a frame: its aspect, the configured area, multiples of what the network takes.
+    """Sides of the network's input for a frame: its aspect ratio, the configured area, allowed multiples.
 
     Args:
         height: Height of the frame in pixels.
@@ -59,7 +59,7 @@ def input_sides(height: int, width: int, config: HourglassConfig) -> tuple[int, 
 
 
 def resize_rgb(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize uint8 H,W,3: by area when made smaller, else bilinear."""
+    """Resize uint8 H,W,3: by area averaging if made smaller, otherwise bilinear."""
     if rgb.shape[:2] == (height, width):
         return rgb
     smaller = height * width < rgb.shape[0] * rgb.shape[1]
@@ -79,14 +79,14 @@ def augment(
     config: DepthAugmentConfig,
     rng: np.random.Generator,
 ) -> DepthSample:
-    """Cut out, resize and change one training frame; depth by nearest neighbour, for it must not mix across edges.
+    """Crop, resize and augment one training frame; depth by nearest neighbour, because it must not mix across edges.
 
     Args:
         rgb: uint8 H,W,3.
-        depth: float32 H,W, 0 where unknown.
+        depth: float32 H,W, 0 if unknown.
         network: Resolution of the network's input and output.
-        config: What may change.
-        rng: Where the draws come from.
+        config: The augmentation.
+        rng: Source of all randomness.
     """
     height, width = depth.shape
     zoom = rng.uniform(1, config.zoom)
@@ -112,12 +112,13 @@ def epoch_batches(
     epoch: int,
     workers: int,
 ) -> Iterator[DepthBatch]:
-    """Batches of one epoch in an order that depends on nothing but `seed` and `epoch`, read ahead by threads.
+    """Batches of one epoch in an order that depends only on `seed` and `epoch`, read in advance by threads.
 
     Args:
-        load: Gives sample i, drawing from the generator it gets.
+        load: Returns sample i, using the given generator.
         n_samples: Number of samples.
-        batch: Samples in a batch; the rest of the epoch that fills none is left to the next, differently shuffled one.
+        batch: Samples in a batch; samples that do not fill a batch are left out of this epoch (each epoch has another
+            order).
         seed: Seed of the run.
         epoch: Number of the epoch.
         workers: Threads that read.

@@ -1,4 +1,4 @@
-"""Depth networks to and from files: ours, and the published one."""
+"""Read and write depth networks: our checkpoints, and the published one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load_hourglass(path: Path) -> Hourglass:
     """Rebuild a network on the CPU, in evaluation mode.
 
     Raises:
-        UserError: Missing, damaged, of another kind, or weights that do not fit the stored configuration.
+        UserError: The file is missing, damaged or of another kind, or its weights do not fit its configuration.
     """
     saved = load_checkpoint(path, KIND)
     model = Hourglass(build(HourglassConfig, saved["config"], f"{path}: config"))
@@ -43,13 +43,14 @@ def read_published(path: Path) -> Hourglass:
     """The network of a MannequinChallenge checkpoint (single view, RGB only).
 
     Raises:
-        UserError: Missing, damaged, or not the state dict of that network (the two-view ones have another input).
+        UserError: The file is missing, damaged, or not the state dict of that network (the two-view ones have another
+            input).
     """
     return _from_published(read_torch(path, f"a {_THEIRS}", _REMEDY), path)
 
 
 def read_any(path: Path) -> Hourglass:
-    """The network of a checkpoint of ours or of a published one.
+    """The network of one of our checkpoints, or of a published one.
 
     Raises:
         UserError: It is neither.
@@ -63,7 +64,7 @@ def read_any(path: Path) -> Hourglass:
 def _from_published(weights: Any, path: Path) -> Hourglass:
     if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
         raise UserError(f"{path} is not a plain state dict; expected a {_THEIRS}; give another file")
-    # saved from within DataParallel or not
+    # saved from DataParallel or not
     return _fill(Hourglass(PUBLISHED), {name.removeprefix("module."): value for name, value in weights.items()}, path)
 
 
@@ -73,7 +74,7 @@ def _fill(model: Hourglass, weights: dict[str, torch.Tensor], path: Path) -> Hou
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         raise UserError(
-            f"{path} holds another network ({lines[0][:160]}); expected a hourglass of width {model.config.width}, "
-            "single view; give the fitting checkpoint"
+            f"{path} has another network ({lines[0][:160]}); expected a hourglass of width {model.config.width}, "
+            "single view; give a matching checkpoint"
         ) from None
     return model.eval()

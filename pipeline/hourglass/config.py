@@ -8,7 +8,7 @@ from typing import Literal
 from pipeline.core.errors import UserError
 
 STRIDE = 16
-"""The innermost level works at this fraction of the stem's resolution: sides are multiples of it."""
+"""The innermost level works at this fraction of the stem's resolution, so sides are multiples of it."""
 
 Precision = Literal["fp32", "bf16"]
 
@@ -29,13 +29,13 @@ def _require_steady(keep: float, section: str) -> None:
 
 @dataclass(frozen=True)
 class HourglassConfig:
-    """Architecture of the depth network and the frames it is meant for.
+    """Architecture of the depth network, and the size of its frames.
 
     Attributes:
         width: multiplier of every layer's channels (published: 1.0).
-        stem_stride: stride of the first convolution, 1 or 2 (published: 1); the output is smaller by it.
+        stem_stride: stride of the first convolution, 1 or 2 (published: 1); the output is smaller by this factor.
         input_height: height of the network's input in pixels, a multiple of 16 x stem_stride (published: 288).
-        input_width: likewise its width (published: 512). A frame of another aspect gets about the same area.
+        input_width: likewise its width (published: 512). A frame with another aspect ratio gets about the same area.
     """
 
     width: float
@@ -64,9 +64,9 @@ class DepthLossConfig:
     Attributes:
         data: scale-invariant squared error of log-depth (published: 1.0).
         gradient: multi-scale gradient matching (published: 0.75).
-        first_order: edge-aware smoothness of first order (published: 0.075), halved from scale to scale.
-        second_order: edge-aware smoothness of second order (published: 0.1), halved from scale to scale.
-        scales: number of scales, each half the one before (published: 5).
+        first_order: edge-aware smoothness of first order (published: 0.075), halved at each scale.
+        second_order: edge-aware smoothness of second order (published: 0.1), halved at each scale.
+        scales: number of scales, each half of the previous one (published: 5).
     """
 
     data: float
@@ -83,11 +83,11 @@ class DepthLossConfig:
 
 @dataclass(frozen=True)
 class DepthAugmentConfig:
-    """Drawn once a training frame.
+    """Augmentation, drawn once per training frame.
 
     Attributes:
         flip: mirror half of the frames.
-        zoom: enlarge by a factor uniform in [1, zoom] and cut out a random part of the original size.
+        zoom: enlarge by a factor uniform in [1, zoom] and crop a random part of the original size.
         jitter: strength j of brightness and contrast changes, factors in [1 - j, 1 + j].
     """
 
@@ -102,18 +102,18 @@ class DepthAugmentConfig:
 
 @dataclass(frozen=True)
 class DepthValidationConfig:
-    """How the estimate is judged on the validation split.
+    """How the estimate is evaluated on the validation split.
 
     Attributes:
         pairs: pairs of points drawn from each frame.
-        min_ratio: pairs whose depths differ by less than this factor have no order and are not drawn.
-        still_change: a pixel is static where its colour changes by less than this (mean of the channels, of 1.0) and
-            its true depth by less than 1% from one frame to the next.
-        steady: as `depth.steady`, for the change of static pixels.
+        min_ratio: pairs whose depths differ by less than this factor are left out.
+        still_change: a pixel is static if its colour changes by less than this (mean of the channels, of 1.0) and its
+            true depth by less than 1% from one frame to the next.
+        steady: like `depth.steady`, for the change of static pixels.
         percentile_low: percentile of the inverse depth that becomes 0 when the change of static pixels is measured.
         percentile_high: percentile that becomes 1.
-        warn_si_rmse: where the error is above this, the stage ends with a warning; 0: no check.
-        warn_ordered_pairs: where the share of ordered pairs is below this, likewise; 0: no check.
+        warn_si_rmse: if the error is above this, the stage ends with a warning; 0: no check.
+        warn_ordered_pairs: the same if the share of ordered pairs is below this; 0: no check.
     """
 
     pairs: int
@@ -137,32 +137,33 @@ class DepthValidationConfig:
 
 @dataclass(frozen=True)
 class TrainDepthConfig:
-    """Training of the depth network, or where its weights come from.
+    """Training of the depth network, or the source of its weights.
 
     Attributes:
         checkpoint: `none` to train on the RGB and depth of `data.mannequin`; otherwise path or URL of a checkpoint (the
-            published one, or one of ours), used as it is.
-        seed: of the initial weights, the order of the frames, the augmentation and the judged points.
+            published one, or one of ours), used without training.
+        seed: of the initial weights, the order of the frames, the augmentation and the validation points.
         epochs: passes over the training frames.
         batch: frames in a step (published: 8).
-        replicas: parts into which a batch is cut and that run side by side, each with its own batch statistics. On a
-            CPU threads of one core each are faster than one thread of many (published: 1).
+        replicas: parts of a batch that run in parallel, each with its own batch statistics. On a CPU, several threads
+            with one core each are faster than one computation on all cores (published: 1).
         optimizer: `adam` (published), or `muon`: Muon for the convolutions before the heads, Adam for the rest. It
-            needs about half the steps, which counts where there are few.
+            needs about half the steps, which matters in short trainings.
         lr: learning rate of Adam (published: 4.0e-4).
         muon_lr: learning rate of Muon: size of a step relative to an orthogonal matrix.
         warmup_steps: steps over which the learning rate rises linearly (published: 0).
         schedule: `halve` every `halve_every` epochs (published), or `cosine` to zero.
         halve_every: epochs between halvings (published: 8).
-        ema_decay: the result is an exponential moving average of the weights, of which a step keeps this share, in
-            [0, 1); 0: the weights of the last step (published).
-        statistics_batches: most batches over which BatchNorm's statistics are computed anew at the end; 0: the running
-            ones of training are kept (published).
+        ema_decay: the result is an exponential moving average of the weights; each step keeps this share of it, in [0,
+            1).
+            0: the weights of the last step (published).
+        statistics_batches: largest number of batches over which BatchNorm's statistics are recomputed at the end; 0:
+            the running ones of training are kept (published).
         precision: `bf16` trains under autocast, `fp32` without. On a CPU without bfloat16 instructions both compute in
             float32, which is several times faster there.
         loss: the weights of the loss.
         augment: the augmentation.
-        validation: how the result is judged.
+        validation: how the result is evaluated.
     """
 
     checkpoint: str
@@ -201,18 +202,18 @@ class DepthConfig:
     """A depth map for every frame.
 
     Attributes:
-        estimator: `hourglass`, or `folder` for depth maps the user has.
-        folder: with `folder`: where they lie, `<folder>/<dataset>/<video>/<frame>.png`; else `none`.
+        estimator: `hourglass`, or `folder` for the user's own depth maps.
+        folder: with `folder`: their path, `<folder>/<dataset>/<video>/<frame>.png`; else `none`.
         folder_holds: what their values are: `depth` (large is far) or `inverse_depth` (large is near).
-        batch: frames the network takes at once.
+        batch: frames that the network processes together.
         precision: `bf16` or `fp32` arithmetic of the network; float32 also for `bf16` on a CPU without bfloat16
             instructions.
-        steady: how long the jitter of a video's scale is held back, as the share of a correction that is carried over
-            from frame to frame, in [0, 1); 0 leaves it (see `pipeline/hourglass/scale_smoothing.py`). A user's own maps
-            are taken as they are.
+        steady: smoothing of a video's jittering scale: share of a correction that is kept from frame to frame, in [0,
+            1);
+            0: off (see `pipeline/hourglass/scale_smoothing.py`). A user's own maps are not smoothed.
         percentile_low: percentile of a video's inverse depth that becomes 0.
         percentile_high: percentile that becomes 1.
-        shard_frames: frames in a shard, about: a video is never cut.
+        shard_frames: approximate number of frames in a shard; a video is never split.
     """
 
     estimator: Literal["hourglass", "folder"]
@@ -231,4 +232,4 @@ class DepthConfig:
         _require_steady(self.steady, "depth")
         _require_percentiles(self.percentile_low, self.percentile_high, "depth")
         fits = (self.folder != "none") == (self.estimator == "folder")
-        _require(fits, "depth.folder", self.folder, "a path where depth.estimator is folder, else none")
+        _require(fits, "depth.folder", self.folder, "a path if depth.estimator is folder, otherwise none")

@@ -1,4 +1,4 @@
-"""Depth of frames of any size: resized, through the network, as log-depth."""
+"""Log-depth of frames of any size."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pipeline.hourglass.network import Hourglass
 
 
 class DepthEstimator:
-    """A trained network made ready for inference; safe to call from several threads.
+    """A trained network prepared for inference; safe to call from several threads.
 
     Args:
         model: The network.
         device: Where to compute.
-        precision: `bf16` for bfloat16 arithmetic in all but the last layer.
+        precision: `bf16` for bfloat16 arithmetic in all layers except the last.
     """
 
     def __init__(self, model: Hourglass, device: torch.device, precision: Precision) -> None:
         self.config = model.config
         self._network = FusedHourglass(model, arithmetic(precision, device), device)
         self._device = device
-        # on a GPU two batches at a time keep it busy; more would only take its memory
+        # two batches at a time keep a GPU busy; more would only use its memory
         self._turns = threading.Semaphore(2) if device.type == "cuda" else nullcontext()
 
     @torch.inference_mode()
@@ -41,7 +41,8 @@ class DepthEstimator:
             frames: uint8 H,W,3 RGB; those of one shape are computed together.
 
         Returns:
-            float32 h,w for each, in the same order; h and w keep the frame's aspect to within the network's multiple.
+            float32 h,w for each, in the same order; h and w have the frame's aspect ratio, up to the network's
+            multiple.
         """
         results: list[NDArray[np.float32] | None] = [None] * len(frames)
         by_sides: dict[tuple[int, int], list[int]] = {}

@@ -1,4 +1,4 @@
-"""Depth maps a user has, made by any estimator."""
+"""A user's own depth maps, made by any estimator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.core.archives import open_archive
 from pipeline.core.errors import UserError
 from pipeline.hourglass.write_maps import FrameRef
 
-_SMALLEST = 1e-6  # of the largest depth: what is nearer, or 0 for unknown, is taken as that near
+_SMALLEST = 1e-6  # of the largest depth; smaller values, and 0 for unknown, are raised to it
 
 
 class ExternalMaps:
@@ -27,7 +27,7 @@ class ExternalMaps:
         holds: What the values are: `depth` (large is far) or `inverse_depth` (large is near).
 
     Raises:
-        UserError: No such folder, or none for the data set.
+        UserError: There is no such folder, or none for the data set.
     """
 
     def __init__(self, path: Path, dataset: str, holds: Literal["depth", "inverse_depth"]) -> None:
@@ -39,10 +39,10 @@ class ExternalMaps:
             )
 
     def __call__(self, refs: Sequence[FrameRef], frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.floating]]:
-        """Inverse depth of each frame, at the size the user stored; up to a factor.
+        """Inverse depth of each frame, up to a factor, at the size of the user's map.
 
         Raises:
-            UserError: No map of a frame, or one that is unreadable, not grey, or not finite.
+            UserError: A frame has no map, or its map is unreadable, not grey, or not finite.
         """
         return [self._read(ref) for ref in refs]
 
@@ -67,12 +67,12 @@ def _decode(data: bytes, name: str) -> NDArray[np.float32]:
         try:
             values = np.load(io.BytesIO(data), allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise UserError(f"{name} cannot be read ({error}); expected a numpy array H,W; write it again") from None
+            raise UserError(f"{name} cannot be read ({error}); expected a numpy array H,W; rewrite it") from None
     else:
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.ndim != 2 or values.dtype.kind not in "uif":
         found = "unreadable" if values is None else f"{values.dtype} of shape {values.shape}"
         raise UserError(f"{name} is {found}; expected one grey channel of depth; convert it")
     if not np.isfinite(values).all():
-        raise UserError(f"{name} holds values that are not finite; expected depth everywhere; fill them in")
+        raise UserError(f"{name} has values that are not finite; expected depth everywhere; fill them in")
     return np.asarray(values, np.float32)

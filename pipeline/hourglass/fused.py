@@ -1,7 +1,7 @@
-"""The hourglass for inference: BatchNorm folded into the convolutions, the 1x1 convolutions of a block made one.
+"""The hourglass for inference: BatchNorm folded into the convolutions, and the 1x1 convolutions of a block merged.
 
-The result is that of the network in evaluation mode up to rounding. Every block reads its input once instead of four
-times, and no pass over the features is spent on normalisation.
+The result equals the network's in evaluation mode, up to rounding. Every block reads its input once instead of four
+times, and normalisation needs no extra pass over the features.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class FusedInception(nn.Module):
     """An inception block in evaluation mode.
 
     Args:
-        block: The block whose weights and statistics it takes over.
+        block: The block whose weights and statistics are used.
         dtype: Of the arithmetic.
     """
 
@@ -47,8 +47,8 @@ class FusedHourglass(nn.Module):
     """The network in evaluation mode, without gradients.
 
     Args:
-        model: A trained network; it is left as it is.
-        dtype: Arithmetic of everything but the heads: float32 or bfloat16.
+        model: A trained network; it is not changed.
+        dtype: Arithmetic of everything except the heads: float32 or bfloat16.
         device: Where to compute.
     """
 

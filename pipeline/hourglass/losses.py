@@ -1,8 +1,8 @@
 """The loss of Li et al. (CVPR 2019): scale-invariant error, multi-scale gradient matching, edge-aware smoothness.
 
-Scales are made as in the MannequinChallenge release: every second pixel of the scale before, without filtering. Where a
-scale is too small for a term (a frame of one pixel's width has no slopes, one below 3x3 no inner pixel), the term is
-zero there; the released code gives NaN or fails.
+Scales are made as in the MannequinChallenge release: every second pixel of the previous scale, without filtering. If a
+scale is too small for a term (one pixel wide: no slopes; below 3x3: no inner pixels), the term is zero there; the
+released code returns NaN or fails.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.hourglass.config import DepthLossConfig
 
-_EPSILON = 1e-6  # keeps a batch without any known depth at zero instead of 0 / 0
+_EPSILON = 1e-6  # so that a batch without any known depth gives 0 instead of 0 / 0
 
 
 class DepthLosses(NamedTuple):
@@ -33,7 +33,7 @@ def depth_loss(log_depth: Tensor, frames: Tensor, depth: Tensor, config: DepthLo
     Args:
         log_depth: B,H,W estimate.
         frames: B,3,H,W in [0, 1].
-        depth: B,H,W true depth; 0 where unknown.
+        depth: B,H,W true depth; 0 if unknown.
         config: Weights and number of scales.
     """
     mask = (depth > 0).to(log_depth.dtype)
@@ -53,12 +53,12 @@ def depth_loss(log_depth: Tensor, frames: Tensor, depth: Tensor, config: DepthLo
 def scale_invariant_error(residual: Tensor, mask: Tensor) -> Tensor:
     """Variance of the log-depth error over the known pixels of each frame, mean of the frames.
 
-    Equals half the mean squared difference of the errors of all pairs of pixels, so a common factor of the depth costs
-    nothing.
+    Equals half the mean squared difference of the errors of all pairs of pixels, so a common factor of the depth does
+    not change it.
 
     Args:
-        residual: B,H,W log of estimate minus log of truth.
-        mask: B,H,W of 0 and 1, 1 where the truth is known.
+        residual: B,H,W log of the estimate minus log of the true depth.
+        mask: B,H,W of 0 and 1; 1 if the true depth is known.
 
     Returns:
         Scalar.
@@ -69,14 +69,14 @@ def scale_invariant_error(residual: Tensor, mask: Tensor) -> Tensor:
 
 
 def gradient_matching(residual: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute difference of the log-depth error between pixels two apart, where both are known.
+    """Mean absolute difference of the log-depth error between pixels at distance two, if both are known.
 
     Args:
         residual: B,H,W as above.
         mask: B,H,W as above.
 
     Returns:
-        Scalar; the mean runs over both directions and the whole batch; 0 where no two such pixels are known.
+        Scalar; the mean is over both directions and all of the batch; 0 if no two such pixels are known.
     """
     down = (residual[:, 2:] - residual[:, :-2]).abs()
     right = (residual[:, :, 2:] - residual[:, :, :-2]).abs()
@@ -87,7 +87,7 @@ def gradient_matching(residual: Tensor, mask: Tensor) -> Tensor:
 
 
 def first_order_smoothness(log_depth: Tensor, frames: Tensor) -> Tensor:
-    """Mean slope of the log-depth, less where the frame has an edge.
+    """Mean slope of the log-depth, weighted down at edges of the frame.
 
     Args:
         log_depth: B,H,W.
@@ -95,7 +95,7 @@ def first_order_smoothness(log_depth: Tensor, frames: Tensor) -> Tensor:
 
     Returns:
         Scalar: mean over the pixels that have a right and a lower neighbour of |slope| exp(-|edge|), the two directions
-        summed, |edge| being the mean of the channels; 0 where there is no such pixel (a side of 1).
+        summed; |edge| is the mean of the channels. 0 if there is no such pixel (a side of 1).
     """
     down = (log_depth[:, 1:] - log_depth[:, :-1]).abs() * _damping(frames[:, :, 1:] - frames[:, :, :-1])
     right = (log_depth[:, :, 1:] - log_depth[:, :, :-1]).abs() * _damping(frames[:, :, :, 1:] - frames[:, :, :, :-1])
@@ -103,7 +103,7 @@ def first_order_smoothness(log_depth: Tensor, frames: Tensor) -> Tensor:
 
 
 def second_order_smoothness(log_depth: Tensor, frames: Tensor) -> Tensor:
-    """Mean curvature of the log-depth, less where the frame is curved.
+    """Mean curvature of the log-depth, weighted down where the frame has curvature.
 
     Args:
         log_depth: B,H,W.
@@ -111,13 +111,13 @@ def second_order_smoothness(log_depth: Tensor, frames: Tensor) -> Tensor:
 
     Returns:
         Scalar: mean over the inner pixels of |Laplacian| exp(-|Laplacian of the frame|), the latter the mean of the
-        channels; 0 where there is no inner pixel (a side below 3).
+        channels; 0 if there is no inner pixel (a side below 3).
     """
     return _mean(_laplacian(log_depth).abs() * _damping(_laplacian(frames)))
 
 
 def _mean(x: Tensor) -> Tensor:
-    """Mean, 0 where there is nothing to average."""
+    """Mean; 0 for an empty tensor."""
     return x.mean() if x.numel() else x.sum()
 
 

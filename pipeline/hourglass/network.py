@@ -1,7 +1,7 @@
 """The hourglass of Li et al. (CVPR 2019), single-view RGB variant.
 
 The architecture is the inception hourglass of Chen et al., "Single-Image Depth Perception in the Wild" (NIPS 2016),
-in the form of the MannequinChallenge release. The module tree yields that release's state-dict keys (``seq.``,
+in the form of the MannequinChallenge release. The module tree has that release's state-dict keys (``seq.``,
 ``uncertainty_layer.``, ``pred_layer.``), so its single-view checkpoint loads strictly at width 1.
 """
 
@@ -26,7 +26,7 @@ class InceptionKind:
     """One kind of inception block at width 1: a 1x1 branch and three k x k branches of `out` channels each.
 
     Attributes:
-        out: Output channels of every branch; the block gives four times as many.
+        out: Output channels of every branch; the block has four times as many.
         mid: Channels between the 1x1 and the k x k convolution of a branch.
         kernels: Side of the kernel of each k x k branch, in pixels.
     """
@@ -46,8 +46,8 @@ KINDS = {
     "G": InceptionKind(16, 32, (3, 7, 11)),
 }
 
-# One row a level, outermost first: blocks at this level's resolution; blocks at half of it before and after the next
-# level; and whether the released module lists the half-resolution path first (it matters for the key names alone).
+# One row per level, outermost first: blocks at this level's resolution; blocks at half of it before and after the next
+# level; and whether the released module lists the half-resolution path first (which only matters for the key names).
 _LEVELS = (
     ("A", "BB", "FG", True),
     ("BC", "BD", "DB", True),
@@ -57,7 +57,7 @@ _LEVELS = (
 
 
 def _scaled(channels: int, width: float) -> int:
-    """Number of channels at a width, rounded to a multiple of 8: other numbers are several times slower on a CPU."""
+    """Number of channels at a width, rounded to a multiple of 8 (others are several times slower on a CPU)."""
     return max(8, 8 * round(channels * width / 8))
 
 
@@ -68,10 +68,10 @@ def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int) -> list[nn
 
 
 class Inception(nn.Module):
-    """Four parallel branches over the same input, joined along the channels.
+    """Four parallel branches over the same input, concatenated along the channels.
 
-    The branches are modules of their own, as in the release, but what they have in common is computed at once: the 1x1
-    convolutions, which share their input, and each round of BatchNorm and ReLU. That saves a sixth of a training step.
+    The branches are separate modules, as in the release, but some of their work is done together: the 1x1 convolutions,
+    which share their input, and each round of BatchNorm and ReLU. That saves a sixth of a training step.
 
     Args:
         in_channels: Channels of the input.
@@ -103,7 +103,7 @@ class Inception(nn.Module):
         return rectify(self._norm(torch.cat([first, *outs], dim=1), norms))
 
     def _norm(self, x: Tensor, norms: list[nn.Module]) -> Tensor:
-        """BatchNorm layers over successive groups of channels, as one."""
+        """Several BatchNorm layers over successive groups of channels, computed as one."""
         layers = [cast(nn.BatchNorm2d, norm) for norm in norms]
         means, variances = ([cast(Tensor, getattr(layer, f"running_{k}")) for layer in layers] for k in ("mean", "var"))
         mean, variance = torch.cat(means), torch.cat(variances)
@@ -146,7 +146,7 @@ class Level(nn.Module):
 
 
 def _chain(in_channels: int, kinds: str, width: float) -> tuple[list[nn.Module], int]:
-    """Inception blocks one after another, and the channels that come out of them."""
+    """A sequence of inception blocks, and the number of its output channels."""
     blocks: list[nn.Module] = []
     for kind in kinds:
         block = Inception(in_channels, KINDS[kind], width)
@@ -177,7 +177,7 @@ class Hourglass(nn.Module):
         self.pred_layer = nn.Conv2d(body.out_channels, 1, 3, padding=1)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Estimate log-depth and how far to trust it.
+        """Estimate log-depth and its confidence.
 
         Args:
             frames: B,3,H,W float RGB in [0, 1]; H and W multiples of 16 x stem_stride.
@@ -187,7 +187,7 @@ class Hourglass(nn.Module):
             in [0, 1]; h = H / stem_stride, likewise w.
 
         Raises:
-            ValueError: A side is no such multiple.
+            ValueError: A side is not such a multiple.
         """
         features = self.features(frames)
         # The heads stay in float32: bfloat16 has 8 bits of mantissa, steps of 0.8% in a log-depth around 2.
@@ -200,5 +200,5 @@ class Hourglass(nn.Module):
         height, width = frames.shape[-2:]
         multiple = self.config.multiple
         if height % multiple or width % multiple:
-            raise ValueError(f"the hourglass takes sides that are multiples of {multiple}, not {height}x{width}")
+            raise ValueError(f"the hourglass needs sides that are multiples of {multiple}, not {height}x{width}")
         return self.seq(frames)

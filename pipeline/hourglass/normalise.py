@@ -1,4 +1,4 @@
-"""From the network's log-depth to the depth maps of the pipeline: inverse depth, one range a video."""
+"""From the network's log-depth to the pipeline's depth maps: inverse depth, with one range per video."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SAMPLES = 1 << 21
-"""Values the percentiles of a video are taken from, about."""
+"""Approximate number of values from which the percentiles of a video are computed."""
 
 MAX_LOG = 10.0
-"""Log-depths beyond this (either sign) are cut off: exp of it still fits float16."""
+"""Log-depths are clipped to this magnitude, whose exp still fits in float16."""
 
 
 class DepthRange(NamedTuple):
@@ -32,8 +32,8 @@ def invert(log_depth: NDArray[np.float32]) -> NDArray[np.float16]:
 def robust_range(inverse: Sequence[NDArray[np.floating]], low: float, high: float) -> DepthRange:
     """Percentiles of the inverse depth over all frames of a video.
 
-    One range for the whole video keeps a static point's value from frame to frame; a range per frame flickers whenever
-    something near or far enters or leaves.
+    With one range for the video, a static point keeps its value from frame to frame; a range per frame flickers
+    whenever something near or far enters or leaves.
 
     Args:
         inverse: Inverse depth of each frame, H,W; frames may differ in size.
@@ -43,7 +43,7 @@ def robust_range(inverse: Sequence[NDArray[np.floating]], low: float, high: floa
     total = sum(frame.size for frame in inverse)
     step = max(1, total // _SAMPLES)
     while any(math.gcd(step, width) > 1 for width in {frame.shape[-1] for frame in inverse}):
-        step += 1  # else only some columns would be looked at
+        step += 1  # otherwise only some columns would be used
     values = np.concatenate([np.asarray(frame, np.float32).ravel()[::step] for frame in inverse])
     far, near = np.percentile(values, [low, high])
     return DepthRange(float(far), float(near))
@@ -54,7 +54,7 @@ def normalise(inverse: NDArray[np.floating], depth_range: DepthRange, height: in
 
     Args:
         inverse: h,w inverse depth.
-        depth_range: Of its video. Where it is empty (a video of constant depth) everything becomes 0.5.
+        depth_range: Of its video. If it is empty (a video of constant depth), everything becomes 0.5.
         height: Height of the frame in pixels.
         width: Width of the frame.
 

@@ -1,4 +1,4 @@
-"""What moves the weights of the depth network: Adam as published, or Muon for the kernels and Adam for the rest."""
+"""Optimizers of the depth network: Adam as published, or Muon for the kernels and Adam for the rest."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipeline.hourglass.network import Hourglass
 class DepthOptimizer:
     """One or two optimizers that step together.
 
-    Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest orthogonal one. It takes the kernels of
-    the convolutions before the heads as matrices, one row an output channel; BatchNorm makes their scale immaterial.
+    Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest orthogonal one. The kernels of
+    the convolutions before the heads are its matrices, one row per output channel; BatchNorm cancels their scale.
 
     Args:
         model: The network to train.
@@ -41,7 +41,7 @@ class DepthOptimizer:
                 group["lr"] = rate * factor
 
     def step(self) -> None:
-        """Move the weights along their gradients."""
+        """Update the weights with their gradients."""
         for kernel, matrix in zip(self._kernels, self._matrices):
             if kernel.grad is not None:
                 matrix.grad = _rows(kernel.grad, kernel).reshape(len(kernel), -1)
@@ -53,12 +53,12 @@ class DepthOptimizer:
         return [part.state_dict() for part in self._parts]
 
     def load_state_dict(self, state: list[dict[str, Tensor]]) -> None:
-        """Take up a stored state."""
+        """Restore a stored state."""
         for part, saved in zip(self._parts, state, strict=True):
             part.load_state_dict(saved)
 
 
 def _rows(values: Tensor, kernel: Tensor) -> Tensor:
-    """Kernel-shaped values with each row in the order in which the kernel lies in memory."""
+    """Kernel-shaped values, each row in the memory order of the kernel."""
     last = kernel.is_contiguous(memory_format=torch.channels_last)
     return values.permute(0, 2, 3, 1) if last else values

@@ -1,4 +1,4 @@
-"""How good depth estimates are: error free of scale, order of pairs of points, stability over time."""
+"""Quality of depth estimates: scale-invariant error, order of pairs of points, stability over time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Counted:
-    """A mean in the making.
+    """A sum and a count, from which a mean follows.
 
     Attributes:
-        total: Sum of what was counted.
-        count: Number of it.
+        total: Sum of the values.
+        count: Number of values.
     """
 
     total: float = 0.0
@@ -25,7 +25,7 @@ class Counted:
 
     @property
     def mean(self) -> float | None:
-        """The mean, None where nothing was counted."""
+        """The mean; None if there are no values."""
         return self.total / self.count if self.count else None
 
 
@@ -34,10 +34,10 @@ def si_rmse(log_depth: NDArray[np.floating], depth: NDArray[np.floating]) -> flo
 
     Args:
         log_depth: H,W estimate.
-        depth: H,W truth, 0 where unknown.
+        depth: H,W true depth, 0 if unknown.
 
     Returns:
-        sqrt(2 Var(log_depth - log depth)) over the known pixels; None where there is none.
+        sqrt(2 Var(log_depth - log depth)) over the known pixels; None if there are none.
     """
     known = depth > 0
     if not known.any():
@@ -58,15 +58,15 @@ def ordered_pairs(
 
     Args:
         log_depth: H,W estimate.
-        depth: H,W truth, 0 where unknown.
-        instances: H,W object ids, 0 background: each pair joins two different objects, every pair of objects being
-            equally likely. None: points anywhere.
+        depth: H,W true depth, 0 if unknown.
+        instances: H,W object ids, 0 background: each pair has points on two different objects, and every pair of
+            objects is equally likely. None: points anywhere.
         n_pairs: Pairs to draw.
         min_ratio: Pairs whose true depths differ by less than this factor are left out.
-        rng: Where the draws come from.
+        rng: Source of all randomness.
 
     Returns:
-        Right ones of the pairs left; none where the frame shows fewer than two objects.
+        Correct pairs among those left; no pairs if the frame shows fewer than two objects.
     """
     known = depth > 0
     groups = _objects(instances, known) if instances is not None else [np.flatnonzero(known)]
@@ -84,7 +84,7 @@ def ordered_pairs(
 
 
 def _draw(groups: list[NDArray[np.int64]], of: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A random pixel of each of the groups named in `of`."""
+    """A random pixel from each of the groups given by `of`."""
     sizes = np.array([group.size for group in groups])
     starts = np.cumsum(sizes) - sizes
     return np.concatenate(groups)[starts[of] + np.floor(rng.random(len(of)) * sizes[of]).astype(np.int64)]
@@ -110,7 +110,7 @@ def static_pixels(
 
     Args:
         rgb: The frames, uint8 H,W,3.
-        depth: Their true depths, H,W, 0 where unknown.
+        depth: Their true depths, H,W, 0 if unknown.
         still_change: Largest mean change of the channels, as a share of full scale.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Copies of the depth network that share its weights, so that the parts of a batch run side by side."""
+"""Copies of the depth network that share its weights, so that the parts of a batch run in parallel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.hourglass.network import Hourglass
 
 
 def replicate(model: Hourglass, count: int) -> list[Hourglass]:
-    """The model and copies of it that share its weights but have gradients and batch statistics of their own.
+    """The model and copies of it that share its weights but have their own gradients and batch statistics.
 
     Args:
         model: The network; it is the first of the result.
@@ -28,7 +28,7 @@ def replicate(model: Hourglass, count: int) -> list[Hourglass]:
 
 
 def average_gradients(replicas: Sequence[Hourglass]) -> None:
-    """Give the first replica the mean of the gradients of all; a weight that no loss reaches keeps none."""
+    """Give the first replica the mean of the gradients of all; a weight without gradient keeps none."""
     for parameters in zip(*(replica.parameters() for replica in replicas)):
         gradients = [p.grad for p in parameters if p.grad is not None]
         if gradients:

@@ -1,4 +1,4 @@
-"""Taking the flicker of scale out of a video's depth."""
+"""Remove the flicker of scale from a video's depth."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_STILL = 0.03  # mean change of the colours, of full scale, below which a place is taken to be at rest
-_LEAST = 0.05  # share of a frame that must be at rest to compare its depth with the one before
+_STILL = 0.03  # a pixel is at rest if the mean change of its channels is below this share of full scale
+_LEAST = 0.05  # share of a frame that must be at rest to compare its depth with the previous frame's
 _STEP = 2  # every second row and column is compared
 
 
 class ScaleSmoother:
-    """Brings the frames of one video to one scale of depth, in order, as they come.
+    """Gives the frames of one video a common scale of depth, one after the other.
 
-    The network estimates the depth of a frame up to a factor, and that factor jitters from frame to frame. What is at
-    rest shows by how much: the median ratio of its inverse depths in two successive frames. The factors found are taken
-    back by a leaky sum, so that jitter goes, while a change of scale that lasts is kept after some 1 / (1 - keep)
-    frames and no error adds up. In terms of log factors, the video is left with an exponential moving average of those
-    it had.
+    The network estimates the depth of a frame up to a factor, and that factor jitters from frame to frame. Pixels at
+    rest show by how much: the median ratio of their inverse depths in two successive frames. A leaky sum of these
+    factors is divided out. So jitter disappears, a lasting change of scale remains after about 1 / (1 - keep) frames,
+    and errors do not add up. The log factors that remain are an exponential moving average of the original ones.
 
     Args:
-        keep: share of the correction that is carried over to the next frame, in [0, 1); 0 corrects nothing.
+        keep: share of the correction that is kept for the next frame, in [0, 1); 0 corrects nothing.
     """
 
     def __init__(self, keep: float) -> None:

@@ -1,4 +1,4 @@
-"""Training the depth network: Adam over batches, cut into replicas that run side by side."""
+"""Train the depth network: batches are split over replicas that run in parallel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Batches = Callable[[int], Iterator[DepthBatch]]
 
 
 class DepthTrainer:
-    """Trains a network; its state after any epoch can be stored and taken up again with the same result.
+    """Trains a network; its state after any epoch can be stored, and training resumed with the same result.
 
     Args:
         model: The network, on its device.
@@ -50,8 +50,8 @@ class DepthTrainer:
         """Train to the last epoch; the network then has the averaged weights and the recomputed statistics.
 
         Args:
-            batches: Gives the batches of an epoch; those of one more epoch give the statistics.
-            state: File to take up from if it exists, and to write after each epoch.
+            batches: Returns the batches of an epoch; one more epoch is used for the statistics.
+            state: File from which to resume if it exists, and which is written after each epoch.
 
         Raises:
             UserError: The loss is no longer finite.
@@ -59,7 +59,7 @@ class DepthTrainer:
         log(f"training the depth network in {describe_arithmetic(self._config.precision, self._device)}")
         if state is not None and state.exists():
             self._restore(state)
-            log(f"going on after epoch {self.epoch} of {self._config.epochs}")
+            log(f"resuming after epoch {self.epoch} of {self._config.epochs}")
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(len(self._replicas)) as pool:
             try:
@@ -106,9 +106,9 @@ class DepthTrainer:
     def _backward(self, replica: nn.Module, batch: DepthBatch) -> Tensor:
         """Gradients of one part of a batch, and its losses."""
         if len(self._replicas) > 1:
-            torch.set_num_threads(1)  # a setting of each thread
+            torch.set_num_threads(1)  # this setting is per thread
         frames = self._on_device(batch)
-        # each weight is used once a pass, so a cache of converted weights, shared by all threads, gains nothing
+        # each weight is used once per pass, so a cache of converted weights, shared by all threads, gains nothing
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16, cache_enabled=False
         ):
@@ -124,7 +124,7 @@ class DepthTrainer:
         return batch.frames.to(self._device, memory_format=torch.channels_last)
 
     def _finish(self, batches: Iterator[DepthBatch]) -> None:
-        """Make the trained network the result."""
+        """Turn the trained network into the result."""
         if self._average is not None:
             self.model.load_state_dict(self._average.module.state_dict())
         frames = (self._on_device(batch) for batch in islice(batches, self._config.statistics_batches))

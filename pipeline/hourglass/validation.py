@@ -1,4 +1,4 @@
-"""Figures of a depth network on frames whose depth is known."""
+"""Metrics of a depth network on frames with known depth."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Frame(Protocol):
 
     @property
     def depth(self) -> NDArray[np.float32]:
-        """float32 H,W, 0 where unknown."""
+        """float32 H,W, 0 if unknown."""
 
     @property
     def instances(self) -> NDArray[np.uint8] | None:
@@ -42,22 +42,22 @@ def validate(
     config: DepthValidationConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """Judge a network on videos.
+    """Evaluate a network on videos.
 
     Args:
         estimator: The network.
         frames: Video and frame id of each frame, in order.
-        read: Gives a frame.
-        config: What is drawn and counted.
+        read: Returns a frame.
+        config: Settings of the metrics.
         seed: Of the pairs of points.
 
     Returns:
         `frames`: number of them. `si_rmse`: mean over the frames. `ordered_pairs`: share of pairs of points of
         different objects in the right order, over all frames (null without instances); `pairs`: how many of them;
         `ordered_points`: that share for points anywhere. `static_change`: mean absolute change of the depth maps
-        in [0, 1] between successive frames over pixels at rest: `per_video` as the depth stage makes them (jitter of
-        scale taken out, one range a video), `unsteadied` with one range a video alone, `per_frame` with a range of
-        its own for each frame.
+        in [0, 1] between successive frames over pixels at rest: `per_video` as the depth stage makes them (scale
+        jitter removed, one range per video), `unsteadied` with only one range per video, `per_frame` with a separate
+        range for each frame.
     """
     rng = np.random.default_rng(seed)
     errors: list[float] = []
@@ -88,14 +88,14 @@ def validate(
 
 
 def warnings(figures: dict[str, Any], config: DepthValidationConfig) -> list[str]:
-    """What is far outside the range that the recipe is known to reach.
+    """Warn if a metric is far outside the range that the recipe usually reaches.
 
     Args:
-        figures: what `validate` gives.
+        figures: the result of `validate`.
         config: the limits.
 
     Returns:
-        One line, or none: a depth network this bad makes all later results worse, and nothing else notices.
+        One line, or an empty list. Such a depth network makes all later results worse, and nothing else detects it.
     """
     si_rmse, ordered = figures["si_rmse"], figures["ordered_pairs"]
     found: list[str] = []
@@ -114,7 +114,7 @@ def warnings(figures: dict[str, Any], config: DepthValidationConfig) -> list[str
 def _static_changes(
     video: list[Frame], estimates: list[NDArray[np.float32]], config: DepthValidationConfig
 ) -> dict[str, Counted]:
-    """Change over pixels at rest between successive frames, for each way of normalising."""
+    """Change of pixels at rest between successive frames, for each kind of normalisation."""
     low, high = config.percentile_low, config.percentile_high
     smooth = ScaleSmoother(config.steady)
     plain = [invert(estimate) for estimate in estimates]
@@ -138,5 +138,5 @@ def _static_changes(
 
 
 def _rounded(value: float | None) -> float | None:
-    """Six decimals: enough for any comparison, and no noise of the last bits in a file kept in git."""
+    """Six decimals: enough for any comparison, and the last bits do not change a file that is kept in git."""
     return None if value is None else round(value, 6)

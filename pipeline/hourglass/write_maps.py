@@ -1,4 +1,4 @@
-"""Depth maps of whole videos, encoded: estimated, or a user's own brought to the same form."""
+"""Encoded depth maps of videos: estimated ones, or a user's own in the same form."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class FrameRef(NamedTuple):
     """One frame of one video.
 
     Attributes:
-        video: Name of the video; all frames of one share a range of depth.
+        video: Name of the video; all its frames share one range of depth.
         frame: Frame id.
-        read: Gives the frame, uint8 H,W,3.
+        read: Returns the frame, uint8 H,W,3.
     """
 
     video: str
@@ -30,7 +30,7 @@ class FrameRef(NamedTuple):
 
 
 class InverseDepth(Protocol):
-    """Anything that gives inverse depth, up to a factor, of frames."""
+    """Anything that returns the inverse depth of frames, up to a factor."""
 
     def __call__(self, refs: Sequence[FrameRef], frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.floating]]:
         """Inverse depth h,w of each frame."""
@@ -52,8 +52,8 @@ def depth_maps(
 
     Args:
         videos: All frames of each video.
-        inverse: Where inverse depth comes from.
-        config: Frames taken at once (across videos), the steadying of scale, and the percentiles.
+        inverse: Source of inverse depth.
+        config: Frames processed together (across videos), the smoothing of scale, and the percentiles.
 
     Returns:
         `<video>/<frame>.png` and the 16-bit PNG of each frame, in order, at the frame's own size.
