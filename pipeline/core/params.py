@@ -50,6 +50,22 @@ def merge(parts: Mapping[str, Any]) -> Section:
     return Section(values, places)
 
 
+def require(holds: bool, key: str, value: object, accepted: str) -> None:
+    """Refuse a value that has the right type and is out of range.
+
+    Args:
+        holds: whether the value is accepted.
+        key: its name, for the error.
+        value: what it is.
+        accepted: the values that are accepted, in words.
+
+    Raises:
+        UserError: it is not accepted.
+    """
+    if not holds:
+        raise UserError(f"{key} is {value}; expected {accepted}; correct it in params.yaml")
+
+
 def build(cls: type[T], mapping: Any, path: str) -> T:
     """Build the dataclass `cls` from a mapping that names exactly its fields.
 

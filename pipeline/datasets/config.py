@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.core.errors import UserError
+from pipeline.core.params import require
 
 Split = Literal["train", "val", "test-dev", "test-challenge", "youtubevos-valid"]
 
 
 def _require(holds: bool, key: str, value: object, accepted: str) -> None:
-    if not holds:
-        raise UserError(f"clips: {key} is {value}; expected {accepted}; correct it in params.yaml")
+    require(holds, f"clips: {key}", value, accepted)
 
 
 @dataclass(frozen=True)

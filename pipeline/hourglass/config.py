@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.core.errors import UserError
+from pipeline.core.params import require
 
 STRIDE = 16
 """The innermost level works at this fraction of the stem's resolution, so sides are multiples of it."""
@@ -13,18 +13,13 @@ STRIDE = 16
 Precision = Literal["fp32", "bf16"]
 
 
-def _require(holds: bool, key: str, value: object, accepted: str) -> None:
-    if not holds:
-        raise UserError(f"{key} is {value}; expected {accepted}; correct it in params.yaml")
-
-
 def _require_percentiles(low: float, high: float, section: str) -> None:
     key = f"{section}.percentile_low and percentile_high"
-    _require(0 <= low < high <= 100, key, f"{low} and {high}", "0 <= low < high <= 100")
+    require(0 <= low < high <= 100, key, f"{low} and {high}", "0 <= low < high <= 100")
 
 
 def _require_steady(keep: float, section: str) -> None:
-    _require(0 <= keep < 1, f"{section}.steady", keep, "a number in [0, 1)")
+    require(0 <= keep < 1, f"{section}.steady", keep, "a number in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -49,12 +44,12 @@ class HourglassConfig:
         return STRIDE * self.stem_stride
 
     def __post_init__(self) -> None:
-        _require(0 < self.width <= 4, "hourglass.width", self.width, "a number above 0, at most 4")
-        _require(self.stem_stride in (1, 2), "hourglass.stem_stride", self.stem_stride, "1 or 2")
+        require(0 < self.width <= 4, "hourglass.width", self.width, "a number above 0, at most 4")
+        require(self.stem_stride in (1, 2), "hourglass.stem_stride", self.stem_stride, "1 or 2")
         for key in ("input_height", "input_width"):
             side = getattr(self, key)
             fits = side > 0 and side % self.multiple == 0
-            _require(fits, f"hourglass.{key}", side, f"a positive multiple of {self.multiple}")
+            require(fits, f"hourglass.{key}", side, f"a positive multiple of {self.multiple}")
 
 
 @dataclass(frozen=True)
@@ -77,8 +72,8 @@ class DepthLossConfig:
 
     def __post_init__(self) -> None:
         for key in ("data", "gradient", "first_order", "second_order"):
-            _require(getattr(self, key) >= 0, f"train_depth.loss.{key}", getattr(self, key), "a number of at least 0")
-        _require(1 <= self.scales <= 8, "train_depth.loss.scales", self.scales, "1 to 8")
+            require(getattr(self, key) >= 0, f"train_depth.loss.{key}", getattr(self, key), "a number of at least 0")
+        require(1 <= self.scales <= 8, "train_depth.loss.scales", self.scales, "1 to 8")
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,8 @@ class DepthAugmentConfig:
     jitter: float
 
     def __post_init__(self) -> None:
-        _require(1 <= self.zoom <= 4, "train_depth.augment.zoom", self.zoom, "1.0 to 4.0")
-        _require(0 <= self.jitter < 1, "train_depth.augment.jitter", self.jitter, "a number in [0, 1)")
+        require(1 <= self.zoom <= 4, "train_depth.augment.zoom", self.zoom, "1.0 to 4.0")
+        require(0 <= self.jitter < 1, "train_depth.augment.jitter", self.jitter, "a number in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -126,11 +121,11 @@ class DepthValidationConfig:
     warn_ordered_pairs: float
 
     def __post_init__(self) -> None:
-        _require(self.pairs >= 1, "train_depth.validation.pairs", self.pairs, "at least 1")
-        _require(self.min_ratio >= 1, "train_depth.validation.min_ratio", self.min_ratio, "at least 1.0")
-        _require(self.still_change > 0, "train_depth.validation.still_change", self.still_change, "a number above 0")
+        require(self.pairs >= 1, "train_depth.validation.pairs", self.pairs, "at least 1")
+        require(self.min_ratio >= 1, "train_depth.validation.min_ratio", self.min_ratio, "at least 1.0")
+        require(self.still_change > 0, "train_depth.validation.still_change", self.still_change, "a number above 0")
         for key in ("warn_si_rmse", "warn_ordered_pairs"):
-            _require(getattr(self, key) >= 0, f"train_depth.validation.{key}", getattr(self, key), "at least 0")
+            require(getattr(self, key) >= 0, f"train_depth.validation.{key}", getattr(self, key), "at least 0")
         _require_steady(self.steady, "train_depth.validation")
         _require_percentiles(self.percentile_low, self.percentile_high, "train_depth.validation")
 
@@ -186,15 +181,15 @@ class TrainDepthConfig:
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch", "replicas", "halve_every"):
-            _require(getattr(self, key) >= 1, f"train_depth.{key}", getattr(self, key), "at least 1")
+            require(getattr(self, key) >= 1, f"train_depth.{key}", getattr(self, key), "at least 1")
         fits = self.batch % self.replicas == 0
-        _require(fits, "train_depth.batch", self.batch, f"a multiple of train_depth.replicas ({self.replicas})")
-        _require(self.lr > 0, "train_depth.lr", self.lr, "a number above 0")
-        _require(self.muon_lr > 0, "train_depth.muon_lr", self.muon_lr, "a number above 0")
+        require(fits, "train_depth.batch", self.batch, f"a multiple of train_depth.replicas ({self.replicas})")
+        require(self.lr > 0, "train_depth.lr", self.lr, "a number above 0")
+        require(self.muon_lr > 0, "train_depth.muon_lr", self.muon_lr, "a number above 0")
         for key in ("warmup_steps", "statistics_batches"):
-            _require(getattr(self, key) >= 0, f"train_depth.{key}", getattr(self, key), "at least 0")
+            require(getattr(self, key) >= 0, f"train_depth.{key}", getattr(self, key), "at least 0")
         accepted = "a number in [0, 1); 0 for no average"
-        _require(0 <= self.ema_decay < 1, "train_depth.ema_decay", self.ema_decay, accepted)
+        require(0 <= self.ema_decay < 1, "train_depth.ema_decay", self.ema_decay, accepted)
 
 
 @dataclass(frozen=True)
@@ -227,9 +222,9 @@ class DepthConfig:
     shard_frames: int
 
     def __post_init__(self) -> None:
-        _require(self.batch >= 1, "depth.batch", self.batch, "at least 1")
-        _require(self.shard_frames >= 1, "depth.shard_frames", self.shard_frames, "at least 1")
+        require(self.batch >= 1, "depth.batch", self.batch, "at least 1")
+        require(self.shard_frames >= 1, "depth.shard_frames", self.shard_frames, "at least 1")
         _require_steady(self.steady, "depth")
         _require_percentiles(self.percentile_low, self.percentile_high, "depth")
         fits = (self.folder != "none") == (self.estimator == "folder")
-        _require(fits, "depth.folder", self.folder, "a path if depth.estimator is folder, otherwise none")
+        require(fits, "depth.folder", self.folder, "a path if depth.estimator is folder, otherwise none")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.core.errors import UserError
+from pipeline.core.params import require
 
 
 def _require(holds: bool, key: str, value: object, accepted: str) -> None:
-    if not holds:
-        raise UserError(f"live: {key} is {value}; expected {accepted}; correct it in params.yaml")
+    require(holds, f"live: {key}", value, accepted)
 
 
 @dataclass(frozen=True)
