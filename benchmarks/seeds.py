@@ -156,9 +156,10 @@ def run_stages(
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     load_settings(folder / "params.yaml")
     record, key = folder / "seconds.json", digest(content)
-    seconds: dict[str, float] = json.loads(record.read_text()) if record.exists() else {"parameters": key}
-    if seconds.pop("parameters") != key:
+    found: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"parameters": key}
+    if found.pop("parameters") != key:
         raise UserError(f"{folder} was used with other parameters; expected the same; give another --name or --out")
+    seconds: dict[str, float] = found
     command = ["taskset", "-c", ",".join(map(str, sorted(cores)))] if cores else []
     for stage in stages:
         name = " ".join(stage)
