@@ -14,7 +14,7 @@ from pipeline.core.errors import UserError
 from pipeline.footage.departures import parse_gone
 from pipeline.inference.given import Given
 from pipeline.inference.planes import correct
-from pipeline.inference.propagate import propagate
+from pipeline.inference.propagate import Known, Pass, propagate
 from tests.support.toy_inference import CONFIG, CPU, PLAIN, TTA, Mask, make_network, naive, video
 
 network = lru_cache(make_network)
@@ -58,6 +58,24 @@ def test_the_memory_holds_the_corrected_frame() -> None:
     expected = naive(network(), frames, masks, 2, kept, [(1.0, False)])
     np.testing.assert_array_equal(expected[4], masks[4])
     assert (found(masks) == expected).mean() > 0.999
+
+
+def test_known_masks_rebuild_the_memory() -> None:
+    """A pass whose first five masks exist: against the plain twin, which remembers those masks as they are."""
+    frames, first = video(8)
+    given = {0: first}
+    whole = found(given)
+    known = Known(5, lambda index: whole[index])
+    continued = Pass(network(), Given(given), PLAIN, CONFIG, CPU, known=known).run(frames)
+    masks = {t: whole[t] for t in range(5)}
+    assert all({1, 2} <= set(np.unique(mask)) for mask in masks.values()), "each mask must state all objects"
+    expected = naive(
+        network(), frames, masks, 2, lambda t: sorted({i for i in range(t) if i % 3 == 0} | {t - 1}), [(1.0, False)]
+    )
+    result = np.stack([one.mask for one in continued])
+    np.testing.assert_array_equal(result[:5], whole[:5])
+    assert (result == expected).mean() > 0.999
+    assert (result[5:] != whole[5:]).any(), "probabilities are remembered better than masks"
 
 
 def test_void_keeps_the_estimate() -> None:

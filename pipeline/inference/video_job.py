@@ -135,7 +135,8 @@ class VideoJob:
             if not both or stop > begin:
                 return
         elif not both and done:
-            known = Known(done + 1, lambda position: self._known_mask(first - position))
+            start = np.where(self._masks[first] == VOID, np.uint8(0), self._masks[first])
+            known = Known(done + 1, lambda position: self._known_mask(first - position) if position else start)
             self._take_over(range(first - done, first))
         log(f"frame {begin} and those before it are segmented backwards first")
         clip, skip = _FootageClip(self._footage), 0 if known is None else done
