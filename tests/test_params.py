@@ -210,3 +210,28 @@ def test_other_devices_are_refused_at_once(device: str, message: str, tmp_path: 
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match=re.escape(message)):
         load_settings(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "override,line",
+    [
+        ("profiles.sample.train.epochs=3", "      epochs: 3"),
+        ("shared.synthesis.shear=4.5", "    shear: 4.5"),
+        ("profiles.lite.infer.memory_frames=7", "      memory_frames: 7"),
+    ],
+)
+def test_an_override_of_an_experiment_changes_one_line(override: str, line: str, tmp_path: Path) -> None:
+    """DVC writes the file anew for `dvc exp run -S`, and drops blank lines and comments that follow a list."""
+    from dvc.utils.hydra import apply_overrides
+
+    path = changed(tmp_path)
+    before = (ROOT / "params.yaml").read_text()
+    path.write_text(before)
+    apply_overrides(path, [override])
+    differing = [pair for pair in zip(lines(before), lines(path.read_text()), strict=True) if pair[0] != pair[1]]
+    assert [after.partition(" #")[0].rstrip() for _, after in differing] == [line]
+
+
+def lines(text: str) -> list[str]:
+    """The lines; an address that DVC folds, since it is longer than a line, is left out."""
+    return re.sub(r"checkpoint:\s+https\S+\s+#.*", "", text).splitlines()
