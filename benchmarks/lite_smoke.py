@@ -75,7 +75,7 @@ def _report(name: str, found: dict[str, float]) -> None:
 def _data_rate(settings: Settings, layout: Layout, workers: int, size: int) -> float:
     dataset, config = _dataset(settings, layout, size)
     feed = batches(
-        dataset, config, 0, range(200), places=range(size), steps_per_epoch=100, workers=workers, pinned=False
+        dataset, config, 0, range(200), indices=range(size), steps_per_epoch=100, workers=workers, pinned=False
     )
     for _ in range(max(3, workers)):
         next(feed)
@@ -115,7 +115,7 @@ def _train(settings: Settings, layout: Layout, size: int, workers: int, steps: i
         config,
         0,
         range(steps),
-        places=range(size),
+        indices=range(size),
         steps_per_epoch=1000,
         workers=workers,
         pinned=device.type == "cuda",

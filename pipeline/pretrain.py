@@ -1,4 +1,4 @@
-"""Pretrain D-STM on short videos simulated from stills: the stored ones, or ones drawn anew each time (`live.use`).
+"""Pretrain D-STM on short videos simulated from stills: stored clips, or new ones drawn each time (`live.use`).
 
 Reads: data/${profile}/simulated/msra10k, data/${profile}/simulated/coco, data/${profile}/simulated/voc,
     data/${profile}/depth/msra10k, data/${profile}/depth/coco, data/${profile}/depth/voc,
@@ -30,15 +30,15 @@ STILLS = ("msra10k", "coco", "voc")
 
 
 def open_sources(layout: Layout, model: Switches, live: LiveConfig) -> list[ClipMaker]:
-    """Clips of every simulated set that holds any, shared by their numbers of videos.
+    """Clips of every simulated data set that has any, in proportion to their numbers of videos.
 
     Args:
-        layout: where things are.
+        layout: paths of the profile.
         model: whether depth is read, and which.
-        live: whether clips are drawn from the stills instead, and how.
+        live: whether clips are drawn from the stills instead, and their settings.
 
     Raises:
-        UserError: there is none at all, or clips that are drawn are to have depth.
+        UserError: there are no clips, or drawn clips would need depth.
     """
     if live.use:
         return [open_live(layout, live, model.depth, None)]
@@ -61,8 +61,8 @@ def run(settings: Settings, layout: Layout) -> None:
     """Run the stage.
 
     Args:
-        settings: the whole params.yaml.
-        layout: where things are.
+        settings: all of params.yaml.
+        layout: paths of the profile.
     """
     params = settings.profile_params
     folders = [f for name in STILLS for f in (layout.simulated(name), layout.depth(name), layout.raw(name))]

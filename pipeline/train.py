@@ -1,4 +1,4 @@
-"""Train D-STM on real videos, with a share of clips drawn from stills beside them, from the pretrained weights.
+"""Train D-STM on real videos, optionally mixed with clips drawn from stills, starting from the pretrained weights.
 
 Reads: models/${profile}/pretrain.pt, data/${profile}/raw/davis, data/${profile}/raw/youtubevos,
     data/${profile}/depth/davis, data/${profile}/depth/youtubevos,
@@ -33,22 +33,22 @@ from pipeline.training.stage import Job, make_network, run_job
 
 
 def open_sources(layout: Layout, model: Switches, config: TrainingConfig, live: LiveConfig) -> list[ClipMaker]:
-    """Clips of DAVIS and YouTube-VOS, whichever is there, and of stills.
+    """Clips of DAVIS and YouTube-VOS, as far as they exist, and of stills.
 
     Args:
-        layout: where things are.
+        layout: paths of the profile.
         model: whether depth is read, and which.
-        config: `stills_share` of the clips come from stills, and `davis_share` of the others from DAVIS when both are
-            there; 0: by numbers of videos.
+        config: `stills_share` of the clips come from stills, and `davis_share` of the others from DAVIS if both exist;
+            0: in proportion to numbers of videos.
         live: how clips are drawn from stills.
 
     Raises:
-        UserError: neither is there, or clips of stills are asked for without `live.use`.
+        UserError: neither exists, or clips of stills are requested without `live.use`.
     """
     stills = config.stills_share
     if stills and not live.use:
         raise UserError(
-            f"train.stills_share is {stills} without live.use; expected clips of stills to be drawn in training; set "
+            f"train.stills_share is {stills} without live.use; clips of stills can only be drawn with it; set "
             f"profiles.{layout.profile}.live.use to true or stills_share to 0"
         )
     found = []
@@ -58,7 +58,7 @@ def open_sources(layout: Layout, model: Switches, config: TrainingConfig, live: 
         found.append(("youtubevos", open_youtubevos(layout.raw("youtubevos"), "train")))
     if not found:
         raise UserError(
-            "neither DAVIS nor YouTube-VOS is there to train on; expected one at least; "
+            "neither DAVIS nor YouTube-VOS is available for training; expected at least one; "
             f"set profiles.{layout.profile}.data.davis or .youtubevos to other than none"
         )
     sources: list[ClipMaker] = [open_live(layout, live, model.depth, stills)] if stills else []
@@ -75,11 +75,11 @@ def run(settings: Settings, layout: Layout) -> None:
     """Run the stage.
 
     Args:
-        settings: the whole params.yaml.
-        layout: where things are.
+        settings: all of params.yaml.
+        layout: paths of the profile.
 
     Raises:
-        UserError: the pretrained weights are missing or of another architecture, or there is nothing to train on.
+        UserError: the pretrained weights are missing or have another architecture, or there are no training videos.
     """
     params = settings.profile_params
     start_path = layout.model("pretrain")

@@ -189,7 +189,7 @@ def test_shares_of_the_sources() -> None:
     for shares in ((0.0, None), (1.2, None), (0.7, 0.7)):
         with pytest.raises(UserError, match="shares of the training clips"):
             dataset(*shares)
-    with pytest.raises(UserError, match="holds no video"):
+    with pytest.raises(UserError, match="has no video"):
         ClipDataset([ClipSource(Fake("none", 0, _stripes(1)), None, None, True)], config)
 
 

@@ -17,7 +17,7 @@ from pipeline.datasets.depth_input import DepthInput
 from pipeline.datasets.transforms import View, draw_view
 from pipeline.datasets.video import Video, VideoSource
 
-_MAX_DRAWS = 200  # of clips whose first frame shows no object, before the data is called unusable
+_MAX_DRAWS = 200  # clips without object in the first frame, before the data is refused
 
 
 @dataclass
@@ -26,8 +26,8 @@ class Clip:
 
     Attributes:
         frames: uint8 T,3,H,W, RGB.
-        depth: float32 T,1,H,W in [0, 1], inverse depth (1 near); None where no depth is read.
-        masks: uint8 T,H,W; 0 background, 1..n_objects, 255 void. Every object shows in the first frame.
+        depth: float32 T,1,H,W in [0, 1], inverse depth (1 near); None if no depth is read.
+        masks: uint8 T,H,W; 0 background, 1..n_objects, 255 void. Every object is visible in the first frame.
         n_objects: number of objects.
     """
 
@@ -38,38 +38,38 @@ class Clip:
 
 
 class ClipMaker(Protocol):
-    """Whatever clips can be drawn from."""
+    """A source of clips."""
 
     @property
     def name(self) -> str:
-        """Name of the set, for messages."""
+        """Name of the data set, for messages."""
         ...
 
     @property
     def count(self) -> int:
-        """Number of its videos or images, by which sources without a share divide what is left."""
+        """Number of its videos or images; sources without a share divide the rest in proportion to it."""
         ...
 
     @property
     def share(self) -> float | None:
-        """Share of the samples that come from here, in (0, 1]; None: by the count."""
+        """Share of the samples from this source, in (0, 1]; None: in proportion to the count."""
         ...
 
     def draw(self, rng: np.random.Generator, config: ClipConfig, max_skip: int) -> Clip | None:
-        """Draw a clip; None where the draw shows no object in its first frame."""
+        """Draw a clip; None if its first frame shows no object."""
         ...
 
 
 @dataclass(frozen=True)
 class ClipSource:
-    """One set of videos that clips are drawn from.
+    """One data set of videos from which clips are drawn.
 
     Attributes:
         videos: the annotated videos.
         depth: their depth maps, or None: no depth is read.
-        share: share of the samples that come from here, in (0, 1]; None: the sources without share divide what the
-            others leave in proportion to their numbers of videos.
-        skips: whether frames may be skipped; False for simulated videos, whose frames have no pace.
+        share: share of the samples from this source, in (0, 1]; None: sources without a share divide the rest in
+            proportion to their numbers of videos.
+        skips: whether frames may be skipped; False for simulated videos, whose frames have no frame rate.
     """
 
     videos: VideoSource
@@ -79,7 +79,7 @@ class ClipSource:
 
     @property
     def name(self) -> str:
-        """Name of the set, for messages."""
+        """Name of the data set, for messages."""
         return self.videos.name
 
     @property
@@ -91,12 +91,12 @@ class ClipSource:
         """Draw one augmented clip.
 
         Args:
-            rng: everything random is drawn from it, so an equally seeded one gives an equal clip.
+            rng: source of all randomness: the same seed gives the same clip.
             config: shape and augmentation of the clip.
-            max_skip: most frames left out between two frames of the clip, counted in annotated frames.
+            max_skip: largest number of frames left out between two frames of the clip, counted in annotated frames.
 
         Returns:
-            The clip, or None where its first frame shows no object.
+            The clip, or None if its first frame shows no object.
 
         Raises:
             UserError: unreadable files, or frames of one video that differ in size.
@@ -118,11 +118,11 @@ class ClipSource:
 
 @dataclass
 class Batch:
-    """B clips as tensors: as they are stored after `collate`, as the network takes them after `to`.
+    """B clips as tensors: in storage types after `collate`, in the network's types after `to`.
 
     Attributes:
         frames: uint8 B,T,3,H,W, or float32 in [0, 1] after `to`.
-        depth: float32 B,T,1,H,W in [0, 1]; None where no clip has depth.
+        depth: float32 B,T,1,H,W in [0, 1]; None if no clip has depth.
         labels: uint8 B,T,H,W, int64 after `to`; 0 background, 1..K, 255 void.
         objects: bool B,K: which of the K object slots of a clip are in use (always the first ones).
     """
@@ -138,7 +138,7 @@ class Batch:
         return Batch(self.frames.pin_memory(), depth, self.labels.pin_memory(), self.objects.pin_memory())
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device, in the types that the network and the losses take; bytes travel, not floats."""
+        """The batch on a device, in the types of the network and the losses; transferred as bytes, not floats."""
         frames = self.frames.to(device, non_blocking=True).float().div_(255)
         depth = None if self.depth is None else self.depth.to(device, non_blocking=True)
         labels = self.labels.to(device, non_blocking=True).long()
@@ -146,14 +146,14 @@ class Batch:
 
 
 class ClipDataset:
-    """Draws augmented clips from several sources; safe to sample from several threads and forked processes at once.
+    """Draws augmented clips from several sources; safe to use from several threads and forked processes.
 
     Args:
-        sources: where clips come from.
+        sources: of the clips.
         config: shape and augmentation of a clip.
 
     Raises:
-        UserError: no source, or shares that do not add up.
+        UserError: there is no source, or the shares are inconsistent.
     """
 
     def __init__(self, sources: Sequence[ClipMaker], config: ClipConfig) -> None:
@@ -171,9 +171,9 @@ class ClipDataset:
         """Draw one clip.
 
         Args:
-            rng: everything random is drawn from it, so an equally seeded one gives an equal clip.
-            max_skip: most frames left out between two frames of the clip, counted in annotated frames; each gap is
-                uniform in [0, max_skip], less where the video is too short.
+            rng: source of all randomness: the same seed gives the same clip.
+            max_skip: largest number of frames left out between two frames of the clip, counted in annotated frames;
+                each gap is uniform in [0, max_skip], or smaller if the video is too short.
 
         Raises:
             UserError: unreadable files, or no clip with an object in its first frame in many draws.
@@ -188,34 +188,34 @@ class ClipDataset:
         )
 
     def _draw_source(self, rng: np.random.Generator) -> int:
-        # the last cumulative share may round to just below 1
+        # the last cumulative share may be rounded to slightly less than 1
         return min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.sources) - 1)
 
 
 def _share_out(sources: tuple[ClipMaker, ...]) -> tuple[float, ...]:
     """Share of the samples of each source; they add up to 1."""
     if not sources or not all(s.count for s in sources):
-        raise UserError("a source of training clips holds no video; expected at least one; check the data sets")
+        raise UserError("a source of training clips has no video; expected at least one; check the data sets")
     fixed = [s.share for s in sources if s.share is not None]
     if any(not 0 < share <= 1 for share in fixed) or sum(fixed) > 1 + 1e-9:
         raise UserError(f"shares of the training clips are {fixed}; expected numbers in (0, 1] that sum to at most 1")
     n_open = sum(s.count for s in sources if s.share is None)
     left = 1 - sum(fixed)
     shares = [s.share if s.share is not None else left * s.count / n_open for s in sources]
-    return tuple(share / sum(shares) for share in shares)  # where every source has a share they may sum to less
+    return tuple(share / sum(shares) for share in shares)  # if every source has a share, the sum may be less than 1
 
 
 def draw_frames(rng: np.random.Generator, annotated: tuple[str, ...], n_frames: int, max_skip: int) -> tuple[str, ...]:
-    """Draw frame ids of a clip, in the order of time.
+    """Draw frame ids of a clip, in temporal order.
 
-    The skips are independent and uniform in [0, max_skip], or up to what lets all of them fit into the video; the start
-    is uniform over what then remains. In a video shorter than the clip the last frame stands still.
+    The skips are independent and uniform in [0, max_skip], or up to a smaller limit so that all fit into the video; the
+    start is uniform over the remaining positions. In a video shorter than the clip, the last frame is repeated.
 
     Args:
         rng: source of all randomness.
-        annotated: frame ids that have a mask, in the order of time; at least one.
+        annotated: ids of frames that have a mask, in temporal order; at least one.
         n_frames: length of the clip.
-        max_skip: most frames left out between two frames of the clip.
+        max_skip: largest number of frames left out between two frames of the clip.
     """
     last = len(annotated) - 1
     largest = max(0, min(max_skip, last // (n_frames - 1) - 1))
@@ -260,7 +260,7 @@ def _read_clip(
             if depth.shape != mask.shape:
                 raise UserError(
                     f"{source.videos.name}: depth map {video.name}/{frame_id} is {depth.shape[1]}x{depth.shape[0]}, "
-                    f"its frame {mask.shape[1]}x{mask.shape[0]}; expected the same size; run the depth stage again"
+                    f"its frame {mask.shape[1]}x{mask.shape[0]}; expected the same size; rerun the depth stage"
                 )
             clip.depth[index] = view.depth(depth, index)
     return clip

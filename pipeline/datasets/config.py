@@ -16,14 +16,14 @@ def _require(holds: bool, key: str, value: object, accepted: str) -> None:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Drawn once a clip and applied alike to its frames, depth and masks (the affine: once a frame).
+    """Augmentation, drawn once per clip and applied to its frames, depth and masks (the affine: once per frame).
 
     Attributes:
         crop: side of the square training crop, in pixels (paper: 384).
-        max_scale: upper end of the frame's short side, as a multiple of the original; the lower end is `crop`
+        max_scale: upper limit of the frame's short side, as a multiple of the original; the lower limit is `crop`
             (1.0: short side uniform in [crop, original]).
         flip: mirror half of the clips horizontally.
-        color_jitter: strength of brightness, contrast and saturation changes; factors lie in [1 - j, 1 + j].
+        color_jitter: strength of brightness, contrast and saturation changes; factors are in [1 - j, 1 + j].
         affine_degrees: rotation of each frame, uniform in [-d, d] degrees.
         affine_scale: zoom of each frame, uniform in [1 - s, 1 + s].
         affine_shear: shear of each frame, uniform in [-d, d] degrees.
@@ -51,8 +51,9 @@ class ClipConfig:
     """One training clip.
 
     Attributes:
-        n_frames: frames in a clip, in the order of time (paper: 3).
-        max_objects: objects of a clip; more present ones are drawn from, the rest becomes background (STM: 3).
+        n_frames: frames in a clip, in temporal order (paper: 3).
+        max_objects: largest number of objects in a clip; if there are more, some are drawn and the rest becomes
+            background (STM: 3).
         augment: the joint augmentation.
     """
 

@@ -1,4 +1,4 @@
-"""Joint augmentation: one view is drawn for a clip and applied alike to its frames, depth maps and masks."""
+"""Joint augmentation: one view is drawn per clip and applied to its frames, depth maps and masks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, the weights beh
 
 @dataclass(frozen=True)
 class View:
-    """What was drawn for one clip.
+    """The augmentation drawn for one clip.
 
     Attributes:
-        top, left, side: the square window of the original frame that is shown, in its pixels.
+        top, left, side: the square window of the original frame, in its pixels.
         crop: side of the result in pixels.
         flip: mirrored horizontally.
         color: float32 3,4; a colour in [0, 1] goes to color[:, :3] @ rgb + color[:, 3].
-        affines: a float64 3,3 for each frame, from result to result pixels, or None for all where there is no affine.
+        affines: a float64 3,3 for each frame, from result to result pixels, or None if there is no affine.
     """
 
     top: int
@@ -46,11 +46,11 @@ class View:
 
     @property
     def plain(self) -> bool:
-        """Whether the colours stay as they are."""
+        """Whether the colours stay unchanged."""
         return bool(np.allclose(self.color, np.eye(3, 4), atol=1e-6))
 
     def depth(self, depth: NDArray[np.float32], index: int) -> NDArray[np.float32]:
-        """Depth of frame `index`: float32 H,W to 1,crop,crop, values as they are (an inverse depth does not zoom)."""
+        """Depth of frame `index`: float32 H,W to 1,crop,crop; zooming does not change its values."""
         return np.ascontiguousarray(self._resample(depth, index, cv2.INTER_LINEAR)[None], dtype=np.float32)
 
     def mask(self, mask: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
@@ -65,7 +65,7 @@ class View:
             same = self.side == self.crop
             view = window if same else cv2.resize(window, (self.crop, self.crop), interpolation=interpolation)
         else:
-            # beyond the frame all three are mirrored, so that they stay true to one another
+            # beyond the frame all three are mirrored, so that they stay consistent
             view = cv2.warpAffine(
                 image,
                 (self._to_original() @ self.affines[index])[:2],
@@ -76,7 +76,7 @@ class View:
         return view[:, ::-1] if self.flip else view
 
     def _to_original(self) -> NDArray[np.float64]:
-        """From result to original pixels; pixel centres lie at whole numbers."""
+        """From result to original pixels; pixel centres are at integers."""
         zoom = self.side / self.crop
         return np.array(
             [[zoom, 0, 0.5 * zoom - 0.5 + self.left], [0, zoom, 0.5 * zoom - 0.5 + self.top], [0, 0, 1]], np.float64
@@ -88,14 +88,14 @@ def draw_view(
 ) -> View:
     """Draw the augmentation of one clip.
 
-    The window is placed so that it holds a pixel, drawn at random, of one of the objects in the clip's first frame.
-    Frames whose short side is below the crop are scaled up to it.
+    The window contains a random pixel of one of the objects in the clip's first frame. Frames whose short side is below
+    the crop are scaled up to it.
 
     Args:
         rng: source of all randomness.
         config: the settings.
         mask: id mask of the clip's first frame, uint8 H,W.
-        objects: ids to choose from, all present in `mask`.
+        objects: ids to choose from, all of which occur in `mask`.
         n_frames: frames of the clip.
     """
     height, width = mask.shape

@@ -1,1 +1,1 @@
-"""Clips laid together from segmented stills while training runs."""
+"""Clips composed from segmented stills during training."""

@@ -1,4 +1,4 @@
-"""What a camera does to the frames of a clip: exposure and colour drift, softness, compression."""
+"""Effects of a camera on the frames of a clip: drift of exposure and colour, softness, compression."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LEVELS = np.linspace(0, 1, 256)
 
 @dataclass(frozen=True)
 class Camera:
-    """Drawn once a clip.
+    """Camera effects, drawn once per clip.
 
     Attributes:
         gain: float64 2,3, of the first and the last frame, for each colour.
         gamma: of the first and the last frame.
-        shrink: the frame is made this many times smaller and larger again; 1: it stays sharp.
+        shrink: the frame is reduced by this factor and enlarged again; 1: it stays sharp.
         quality: of the JPEG compression; 0: none.
     """
 
@@ -51,11 +51,11 @@ class Camera:
 
 
 def draw_camera(rng: np.random.Generator, config: LiveConfig) -> Camera:
-    """Draw what the camera does to a clip.
+    """Draw the camera effects of a clip.
 
     Args:
         rng: source of all randomness.
-        config: how often and how strongly.
+        config: their frequency and strength.
     """
     level, drift = rng.normal(0, config.exposure, (2, 1)), rng.normal(0, config.exposure, 2)
     tint = rng.normal(0, config.exposure / 3, (2, 3))
@@ -68,12 +68,12 @@ def draw_camera(rng: np.random.Generator, config: LiveConfig) -> Camera:
 
 
 def jitter(rng: np.random.Generator, rgb: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
-    """Change saturation, contrast and brightness of a picture by factors in [1 - strength, 1 + strength].
+    """Change saturation, contrast and brightness of an image by factors in [1 - strength, 1 + strength].
 
     Args:
         rng: source of all randomness.
         rgb: uint8 h,w,3 or h,w,4; opacity stays.
-        strength: 0: the picture is returned as it is.
+        strength: 0: the image is returned unchanged.
     """
     if strength == 0:
         return rgb

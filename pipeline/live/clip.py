@@ -1,4 +1,4 @@
-"""Clips drawn from segmented stills while training runs: which images and objects, where, and how they move."""
+"""Clips drawn from segmented stills during training: choice of images and objects, positions and motion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.live.trajectories import Trajectory, draw_elastic, draw_trajectory
 _MIN_PIXELS = 100  # of an object in the first frame
 _MAX_ENLARGED = 2.0  # of a cut-out
 _LIKE = 0.05  # strength of the colour change of a look-alike
-_BACKDROP_ELASTIC = 0.3  # of the deformation of a cut-out: backgrounds bend less
+_BACKDROP_ELASTIC = 0.3  # of the deformation of a cut-out: backgrounds are deformed less
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ def draw_live(
 
     Args:
         rng: source of all randomness.
-        pick: gives a random still.
-        config: what clips look like.
+        pick: returns a random still.
+        config: settings of the clips.
         side: of the square frames, pixels.
         n_frames: frames of a clip.
-        max_objects: a clip has 1 to this many objects.
+        max_objects: largest number of objects in a clip.
 
     Returns:
-        The clip; None where an image has no usable object, or an object would not show in the first frame.
+        The clip; None if an image has no usable object, or an object is not visible in the first frame.
     """
     scene = _Scene(rng, config, side, n_frames)
     first = pick(rng)
@@ -128,7 +128,7 @@ def _usable(still: Still, config: LiveConfig) -> list[int]:
 
 
 class _Scene:
-    """The layers of a clip and how they are painted."""
+    """The layers of a clip, and how they are rendered."""
 
     def __init__(self, rng: np.random.Generator, config: LiveConfig, side: int, n_frames: int) -> None:
         self._rng, self._config, self._side, self._n_frames = rng, config, side, n_frames
@@ -138,7 +138,7 @@ class _Scene:
         self._camera = draw_trajectory(rng, config, n_frames, config.camera, rng.uniform(0, 2 * math.pi))
 
     def set_behind(self, still: Still, target: int | None) -> None:
-        """Make an image the background, with one of its objects as object 1 where `target` is not None."""
+        """Make an image the background, with one of its objects as object 1 if `target` is not None."""
         rng, side = self._rng, self._side
         rgb, labels = still.rgb, None if target is None else labelled(still.masks[target], still.void)
         if rng.random() < 0.5:
@@ -148,7 +148,7 @@ class _Scene:
         scale = side / min(height, width) * rng.uniform(1, self._config.max_zoom)
         spare = np.maximum(np.array([width, height]) * scale - side, 0)
         offset = -rng.uniform(0, 1, 2) * spare
-        if labels is not None:  # the window shows the object's centre
+        if labels is not None:  # the window contains the object's centre
             rows, columns = np.nonzero(labels == 1)
             at = int(rng.integers(len(rows)))
             centre = np.array([columns[at], rows[at]]) * scale
@@ -162,7 +162,7 @@ class _Scene:
 
         Args:
             still: its image.
-            number: which object of it.
+            number: index of the object in it.
             identity: its id in the masks, 0 for none.
             strength: of the change of its colours.
         """
@@ -184,16 +184,16 @@ class _Scene:
         share = math.exp(rng.uniform(math.log(config.area_low), math.log(config.area_high)))
         scale = min(_MAX_ENLARGED, side * math.sqrt(share / max(1, area)))
         start = rng.uniform(0.05, 0.95, 2) * side
-        aim = rng.uniform(0.1, 0.9, 2) * side  # towards the inside, or most would leave the frame
+        aim = rng.uniform(0.1, 0.9, 2) * side  # towards the inside; otherwise most would leave the frame
         towards = math.atan2(aim[1] - start[1], aim[0] - start[0])
         path = draw_trajectory(rng, config, self._n_frames, 1.0, towards)
-        if through is not None:  # so that it crosses that point half way
+        if through is not None:  # so that it crosses that point in the middle of the clip
             start = np.array(through) - path.shift[self._n_frames // 2] * side
         elastic = draw_elastic(rng, config.elastic)
         return Sprite(rgba, identity, area, scale, (float(start[0]), float(start[1])), path, elastic, self._blur)
 
     def paint(self, n_objects: int) -> LiveClip | None:
-        """All frames; None where the first does not show every object."""
+        """All frames; None if the first does not show every object."""
         rng = self._rng
         order = rng.permutation(len(self._sprites))
         layers = [*(self._sprites[n] for n in order), *self._front]
@@ -213,7 +213,7 @@ class _Scene:
         return LiveClip(draw_camera(rng, self._config).shoot(frames), masks, n_objects)
 
     def _view(self, path: Trajectory, t: int) -> NDArray[np.float64]:
-        """From the scene's to the frame's pixels: the camera turns about the middle of the frame."""
+        """From the scene's to the frame's pixels: the camera rotates about the middle of the frame."""
         linear = path.linear(t)
         middle = np.full(2, (self._side - 1) / 2)
         return np.column_stack([linear, middle + path.shift[t] * self._side - linear @ middle])

@@ -1,4 +1,4 @@
-"""Settings of the clips that are drawn anew in training: `profiles.<p>.live`."""
+"""Settings of the clips that are drawn during training: `profiles.<p>.live`."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ def _require(holds: bool, key: str, value: object, accepted: str) -> None:
 
 @dataclass(frozen=True)
 class LiveConfig:
-    """How a clip is laid together from stills while training runs; none of it is in the paper.
+    """How a clip is composed from stills during training; none of this is in the paper.
 
     Attributes:
-        use: draw clips from the stills anew each time, in place of the stored simulated ones.
-        motion: `smooth`: steady paths with some acceleration; `independent`: each frame's affine is drawn by itself.
-        rotation: largest change of a frame's rotation from the frame before, degrees.
+        use: draw new clips from the stills each time, instead of the stored simulated ones.
+        motion: `smooth`: steady paths with some acceleration; `independent`: a separate affine is drawn for each frame.
+        rotation: largest change of rotation from one frame to the next, degrees.
         zoom: largest change of the logarithm of the scale.
         shear: largest change of the shear, degrees.
         translation: largest movement between two frames, as a share of the frame's side.
         camera: largest movement of the camera, as a share of the above.
-        max_zoom: the background's short side is the frame's, up to this many times longer.
+        max_zoom: the background's short side is 1 to this many times the frame's.
         in_place: share of the clips whose first object stays in its own image.
-        min_area: smaller shares of their image are not used as objects.
-        area_low: a pasted object covers at least this share of the frame.
-        area_high: and at most this one.
-        min_visible: least share of a pasted object that the first frame must show.
-        distractors: most cut-outs without a label.
+        min_area: instances that cover a smaller share of their image are not used.
+        area_low: smallest share of the frame that a pasted object covers.
+        area_high: largest share.
+        min_visible: smallest share of a pasted object that must be visible in the first frame.
+        distractors: largest number of cut-outs without a label.
         lookalike: share of the clips with a second copy of the first object, or another instance of its image; it is
             the second object or has no label.
         occluder: share of the clips in which a cut-out without a label passes in front of the first object.
-        elastic: largest deformation, as a share of the side of what is deformed.
+        elastic: largest deformation, as a share of the side of the deformed area.
         blur: share of the clips with motion blur.
         soft: share of the clips out of focus or of low resolution.
         jpeg: share of the clips whose frames are compressed, at qualities from 30 to 80.
-        exposure: strength of the drift of brightness, gamma and colour along a clip.
+        exposure: strength of the drift of brightness, gamma and colour over a clip.
         jitter: strength of the change of a layer's colours.
     """
 

@@ -1,4 +1,4 @@
-"""Layers of a clip drawn in training: the background and cut-outs, each warped only where it shows."""
+"""Layers of a clip drawn in training: the background and cut-outs, each warped only inside its box."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pipeline.core.images import VOID
 from pipeline.live.trajectories import Elastic, Trajectory
 
 _OBJECT = 1  # the object that stays in the background has id 1
-_MARGIN = 4  # pixels around a cut-out, so that its soft edge has colours to run into
+_MARGIN = 4  # pixels around a cut-out, for its soft edge
 _LONGEST = 24.0  # motion blur, pixels
 _SOLID = 128  # opacity from which a pixel of a cut-out is the object
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """A cut-out and its way through the clip.
+    """A cut-out and its motion through the clip.
 
     Attributes:
         rgba: uint8 h,w,4; opacity 255 on the object.
         identity: object id in the masks; 0 without a label.
         area: the object's pixels in `rgba`.
-        scale: pixels of the frame for one of `rgba`.
+        scale: pixels of the frame per pixel of `rgba`.
         start: x, y of its centre in the first frame, pixels.
         path: its motion.
         elastic: its deformation.
@@ -53,11 +53,11 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """The image behind, with the object that stays in it.
+    """The background image, with the object that stays in it.
 
     Attributes:
         rgb: uint8 h,w,3.
-        labels: uint8 h,w: 0, 1 the object, 255 void; None where nothing in it is an object.
+        labels: uint8 h,w: 0, 1 the object, 255 void; None if it has no object.
         matrix: float64 2,3 from its pixels to those of the scene.
         elastic: its deformation.
     """
@@ -84,16 +84,16 @@ def cut_sprite(rgb: NDArray[np.uint8], target: NDArray[np.bool_]) -> tuple[NDArr
     columns = slice(max(0, left - _MARGIN), left + width + _MARGIN)
     rgba = np.dstack([rgb[rows, columns], opacity[rows, columns]])
     for edge in (rgba[0, :, 3], rgba[-1, :, 3], rgba[:, 0, 3], rgba[:, -1, 3]):
-        edge[:] = 0  # where the image ends the object ends, or the edge would be drawn out
+        edge[:] = 0  # the object ends at the image's edge; otherwise the edge would be stretched
     return rgba, int((rgba[..., 3] > 0).sum())
 
 
 def paint_backdrop(
     backdrop: Backdrop, camera: NDArray[np.float64], side: int, t: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The picture and the mask of the background alone.
+    """The colours and the mask of the background alone.
 
-    Beyond its edge the image is mirrored; a mirrored object is void, as it is and is not the object.
+    Beyond its edge the image is mirrored; a mirrored object is void, because it looks like the object but is not it.
 
     Args:
         backdrop: the background.
@@ -118,7 +118,7 @@ def paint_backdrop(
 def paint_sprite(
     sprite: Sprite, camera: NDArray[np.float64], rgb: NDArray[np.uint8], mask: NDArray[np.uint8], t: int
 ) -> None:
-    """Lay a cut-out over a frame, in place.
+    """Draw a cut-out over a frame, in place.
 
     Args:
         sprite: the cut-out.
@@ -146,13 +146,13 @@ def paint_sprite(
 
 
 def smear(image: NDArray[np.uint8], step: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Motion blur along `step` (x, y in pixels); steps below one pixel change nothing."""
+    """Motion blur along `step` (x, y in pixels); steps below one pixel have no effect."""
     length = float(np.hypot(*step))
     if length < 1:
         return image
     step = step * min(1.0, _LONGEST / length)
     height, width = image.shape[:2]
-    for part in (4, 8, 16):  # the mean of two copies, three times over, is that of eight evenly spaced ones
+    for part in (4, 8, 16):  # three times the mean of two copies is the mean of eight evenly spaced ones
         across, down = (round(float(v)) for v in step / part)
         pad = max(abs(across), abs(down))
         if pad == 0:
@@ -172,7 +172,7 @@ def _chain(outer: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np
 
 
 def _box(matrix: NDArray[np.float64], sprite: Sprite, side: int) -> tuple[int, int, int, int] | None:
-    """Left, top, right and bottom of what a cut-out covers of the frame; None where it lies outside."""
+    """Left, top, right and bottom of the part of the frame that a cut-out covers; None if it is outside."""
     height, width, _ = sprite.rgba.shape
     corners = np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]])
     points = corners @ matrix.T
@@ -185,7 +185,7 @@ def _box(matrix: NDArray[np.float64], sprite: Sprite, side: int) -> tuple[int, i
 def _maps(
     matrix: NDArray[np.float64], box: tuple[int, int, int, int], elastic: Elastic | None, t: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For each pixel of a box of the frame the place in the layer that it shows: columns and rows, float32."""
+    """For each pixel of a box of the frame, its position in the layer: columns and rows, float32."""
     left, top, right, bottom = box
     inverse = cv2.invertAffineTransform(matrix).astype(np.float32)
     x, y = _ramp(max(right, bottom))[left:right], _ramp(max(right, bottom))[top:bottom]
@@ -194,7 +194,7 @@ def _maps(
         maps.append((row[0] * x)[None] + (row[1] * y + row[2])[:, None])
     if elastic is not None:
         reach = max(right - left, bottom - top)
-        moved = elastic.at(t) * reach @ inverse[:, :2].T  # displaced in the frame, then brought to the layer
+        moved = elastic.at(t) * reach @ inverse[:, :2].T  # displaced in the frame, then mapped to the layer
         fine = cv2.resize(moved, (right - left, bottom - top), interpolation=cv2.INTER_CUBIC)
         for axis, map_ in enumerate(maps):
             map_ += fine[..., axis]

@@ -41,7 +41,7 @@ def draw_trajectory(
 ) -> Trajectory:
     """Draw the path of a layer.
 
-    Slow paths are as frequent as in videos: the speed is the square of a uniform number, of the largest one.
+    Slow paths are frequent, as in videos: the speed is the largest one times the square of a uniform number.
 
     Args:
         rng: source of all randomness.
@@ -71,7 +71,7 @@ class Elastic:
     Attributes:
         waves: float32 2,g,g,2, displacements on a coarse grid, in shares of the deformed area's side.
         phase: radians at the first frame.
-        speed: radians a frame.
+        speed: radians per frame.
     """
 
     waves: NDArray[np.float32]
@@ -85,7 +85,7 @@ class Elastic:
 
 
 def draw_elastic(rng: np.random.Generator, amplitude: float, grid: int = 5) -> Elastic | None:
-    """Draw a deformation of up to `amplitude`; None where that is 0."""
+    """Draw a deformation of up to `amplitude`; None if that is 0."""
     if amplitude == 0:
         return None
     waves = rng.uniform(-1, 1, (2, grid, grid, 2)) * amplitude * rng.uniform(0, 1)

@@ -1,4 +1,4 @@
-"""Batches of clips, prepared by worker processes beside the training."""
+"""Batches of clips, prepared by worker processes during training."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from pipeline.training.config import TrainingConfig
 from pipeline.training.curriculum import max_skip
 
 _AHEAD = 2  # batches that a worker prepares before they are needed
-_PR_SET_PDEATHSIG = 1  # Linux: the signal a process gets when its parent ends
+_PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent ends
 
 
 class _Steps(Dataset[Batch | UserError]):
-    """The batch of each step; a clip depends on (seed, step, place in the batch) alone."""
+    """The batch of each step; a clip depends only on (seed, step, index in the batch)."""
 
     def __init__(
-        self, dataset: ClipDataset, config: TrainingConfig, seed: int, places: Sequence[int], steps_per_epoch: int
+        self, dataset: ClipDataset, config: TrainingConfig, seed: int, indices: Sequence[int], steps_per_epoch: int
     ) -> None:
         self._dataset, self._config, self._seed = dataset, config, seed
-        self._places, self._steps_per_epoch = places, steps_per_epoch
+        self._indices, self._steps_per_epoch = indices, steps_per_epoch
 
     def __getitem__(self, step: int) -> Batch | UserError:
         skip = max_skip(self._config, step // self._steps_per_epoch)
         try:
-            seeds = [np.random.SeedSequence((self._seed, step, place)) for place in self._places]
+            seeds = [np.random.SeedSequence((self._seed, step, index)) for index in self._indices]
             clips = [self._dataset.sample(np.random.default_rng(seed), skip) for seed in seeds]
-        except UserError as error:  # raised by the caller: from a worker it would arrive as a traceback
+        except UserError as error:  # returned, and raised by the caller; from a worker it would arrive as a traceback
             return error
         return collate(clips, self._config.clips.max_objects)
 
 
 def first_batch(dataset: ClipDataset, config: TrainingConfig, seed: int) -> Batch:
-    """The whole batch of step 0, over all processes.
+    """The global batch of step 0, over all processes.
 
     Raises:
         UserError: unreadable data.
@@ -56,23 +56,23 @@ def batches(
     seed: int,
     steps: range,
     *,
-    places: Sequence[int],
+    indices: Sequence[int],
     steps_per_epoch: int,
     workers: int,
     pinned: bool,
 ) -> Iterator[tuple[int, Batch]]:
     """This process' part of each batch, in order.
 
-    Neither the number of workers, nor that of processes, nor an interruption changes what is drawn.
+    The number of workers or processes, or an interruption, does not change the clips.
 
     Args:
-        dataset: where clips come from.
-        config: the stage.
+        dataset: source of the clips.
+        config: of the stage.
         seed: of the clips.
         steps: the steps to prepare.
-        places: places in the global batch that are this process'.
-        steps_per_epoch: steps an epoch.
-        workers: processes that prepare batches, each a whole one.
+        indices: indices in the global batch that belong to this process.
+        steps_per_epoch: steps per epoch.
+        workers: number of processes that prepare batches; each prepares one batch at a time.
         pinned: put batches into page-locked memory.
 
     Yields:
@@ -82,7 +82,7 @@ def batches(
         UserError: unreadable data.
     """
     loader = DataLoader(
-        _Steps(dataset, config, seed, places, steps_per_epoch),
+        _Steps(dataset, config, seed, indices, steps_per_epoch),
         batch_size=None,  # a sample is a batch
         sampler=steps,
         num_workers=workers,
@@ -90,8 +90,8 @@ def batches(
         collate_fn=_unchanged,
         pin_memory=pinned,
         worker_init_fn=_start_worker,
-        multiprocessing_context="fork",  # the index of the data sets is shared, not copied
-        generator=torch.Generator(),  # or it would draw from the generator that initial weights come from
+        multiprocessing_context="fork",  # shares the index of the data sets instead of copying it
+        generator=torch.Generator(),  # otherwise it would use the generator of the initial weights
     )
     for step, batch in zip(steps, loader):
         yield step, _checked(batch)
@@ -108,8 +108,8 @@ def _checked(batch: Batch | UserError) -> Batch:
 
 
 def _start_worker(number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(0)  # one process a core is enough, and OpenCV's threads do not survive a fork
+    cv2.setNumThreads(0)  # one process per core is enough, and OpenCV's threads do not survive a fork
     if sys.platform == "linux":  # an orphan would keep the lock of the resume state
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -22,31 +22,33 @@ class LossSwitches:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training stage: its section `pretrain` or `train` of a profile, with the profile's and the shared `training`.
+    """One training stage: section `pretrain` or `train` of a profile, with the profile's and the shared `training`.
 
     Attributes:
-        epochs: epochs.
-        steps_per_epoch: optimizer steps an epoch; 0: as many as it takes to draw as many clips as there are videos.
-        batch: clips a step over all processes.
+        epochs: number of epochs.
+        steps_per_epoch: optimizer steps per epoch; 0: enough to draw as many clips as there are videos.
+        batch: clips per step over all processes.
         optimizer: `adam`, or `adamw` with decoupled weight decay.
         lr: initial learning rate.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         weight_decay: weight decay.
-        schedule: `step`: multiply by `decay_factor` after `decay_epoch` epochs; `cosine`: down to zero.
+        schedule: `step`: multiply by `decay_factor` after `decay_epoch` epochs; `cosine`: decays to zero.
         decay_epoch: see `schedule`.
         decay_factor: see `schedule`.
         warmup_steps: linear warm-up of the learning rate.
         clip_norm: largest gradient norm; 0: not clipped.
-        ema_decay: share of the exponential moving average of the weights that a step keeps; the checkpoint holds the
-            average. 0: no average, the checkpoint holds the last weights (the paper names none).
-        skip_start: largest number of frames skipped between two of a clip in the first epoch.
+        ema_decay: share of the exponential moving average of the weights that each step keeps; the checkpoint has the
+            average. 0: no average, the checkpoint has the last weights (the paper mentions no average).
+        skip_start: largest number of frames skipped between two frames of a clip in the first epoch.
         skip_end: the same in the last epoch; it grows linearly between.
-        davis_share: share of the clips drawn from DAVIS where there are several sources; 0: by numbers of videos.
-        stills_share: share of the clips of main training that are drawn from stills (`live`) beside real videos;
-            pretraining draws all of its clips from stills.
-        lovasz_weight: weight of the Lovász loss beside the cross-entropy.
-        carried_weight: weight of an auxiliary cross-entropy on the masks carried by the attention (not in the paper).
+        davis_share: share of the clips drawn from DAVIS if there are several sources; 0: in proportion to numbers of
+            videos.
+        stills_share: in main training, share of the clips that are drawn from stills (`live`) in addition to real
+            videos; pretraining draws all of its clips from stills.
+        lovasz_weight: weight of the Lovász loss; the cross-entropy has weight 1.
+        carried_weight: weight of an auxiliary cross-entropy on the masks that the attention copies from the memory (not
+            in the paper).
         precision: `bf16` autocast or `fp32`.
         clips: shape and augmentation of a clip.
     """

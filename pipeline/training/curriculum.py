@@ -1,4 +1,4 @@
-"""What changes in the course of training: the skip between frames and the learning rate."""
+"""What changes during training: the skip between frames and the learning rate."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pipeline.training.config import TrainingConfig
 
 
 def max_skip(config: TrainingConfig, epoch: int) -> int:
-    """Largest number of frames skipped between two frames of a clip; grows linearly from first to last epoch.
+    """Largest number of frames skipped between two frames of a clip; grows linearly from the first to the last epoch.
 
     Args:
-        config: the stage.
+        config: of the stage.
         epoch: from 0.
     """
     if config.epochs == 1:
@@ -23,9 +23,9 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
     """Learning rate of an optimizer step.
 
     Args:
-        config: the stage.
+        config: of the stage.
         step: from 0.
-        steps_per_epoch: steps an epoch.
+        steps_per_epoch: steps per epoch.
     """
     total = config.epochs * steps_per_epoch
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0

@@ -1,4 +1,4 @@
-"""Clips drawn from stills anew each time, as a source of training clips."""
+"""New clips drawn from stills each time, as a source of training clips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.live.config import LiveConfig
 
 
 def _open_coco(raw: Path) -> StillSource:
-    from pipeline.datasets.coco import open_coco  # its dependency pycocotools is not needed where COCO is switched off
+    from pipeline.datasets.coco import open_coco  # needs pycocotools, which is not required if COCO is switched off
 
     return open_coco(raw)
 
@@ -31,12 +31,12 @@ READERS: dict[str, Callable[[Path], StillSource]] = {"msra10k": open_msra10k, "c
 
 
 class LiveClips:
-    """A source of clips that lays each one together from stills; see `ClipMaker`.
+    """A source that composes each clip from stills; see `ClipMaker`.
 
     Args:
         sets: the stills.
-        config: what clips look like.
-        share: share of the samples that come from here, in (0, 1]; None: by the number of images.
+        config: settings of the clips.
+        share: share of the samples from this source, in (0, 1]; None: in proportion to the number of images.
     """
 
     def __init__(self, sets: list[StillSource], config: LiveConfig, share: float | None) -> None:
@@ -55,11 +55,11 @@ class LiveClips:
 
         Args:
             rng: everything random is drawn from it.
-            config: its shape; of the augmentation only the crop, since `live` has its own.
-            max_skip: not used: motion is drawn as that between the frames of a clip.
+            config: its shape; of the augmentation only the crop is used, because `live` has its own.
+            max_skip: not used; the motion is drawn per frame of the clip.
 
         Returns:
-            The clip, or None where an image has no usable object or one would not show in the first frame.
+            The clip, or None if an image has no usable object or an object is not visible in the first frame.
         """
         pick = partial(_pick, self._images)
         drawn = draw_live(
@@ -86,18 +86,18 @@ def open_live(layout: Layout, config: LiveConfig, depth: bool, share: float | No
     """Clips of all stills that are not switched off.
 
     Args:
-        layout: where things are.
-        config: what clips look like.
+        layout: paths of the profile.
+        config: settings of the clips.
         depth: whether the network takes depth.
-        share: share of the samples that come from here; None: by the number of images.
+        share: share of the samples from this source; None: in proportion to the number of images.
 
     Raises:
         UserError: the network takes depth, or there are no stills.
     """
     if depth:
         raise UserError(
-            f"model.depth is true with profiles.{layout.profile}.live.use; expected one of them: depth is estimated "
-            "for stored clips only; set model.depth or live.use to false"
+            f"model.depth is true with profiles.{layout.profile}.live.use; expected only one of them, because depth is "
+            "estimated only for stored clips; set model.depth or live.use to false"
         )
     sets = [READERS[name](layout.raw(name)) for name in READERS if not is_empty(layout.raw(name))]
     if not sets:
@@ -106,5 +106,5 @@ def open_live(layout: Layout, config: LiveConfig, depth: bool, share: float | No
             f"profiles.{layout.profile}.data.{{msra10k,coco,voc}} to other than none"
         )
     for stills in sets:
-        log(f"{stills.name}: {len(stills.images)} images, clips are drawn anew each time")
+        log(f"{stills.name}: {len(stills.images)} images, from which new clips are drawn each time")
     return LiveClips(sets, config, share)

@@ -1,4 +1,4 @@
-"""The training loop: one step, a line an epoch, averaged weights, state that survives a kill."""
+"""The training loop: one step, one log line per epoch, averaged weights, state that survives a kill."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.training.curriculum import learning_rate, max_skip
 from pipeline.training.losses import Objective
 from pipeline.training.state import State, make_state
 
-_READ_EVERY = 20  # steps between two looks at the losses on a GPU, which would wait for it
+_READ_EVERY = 20  # on a GPU the losses are read every so many steps, because reading waits for the GPU
 
 
 def fit(
@@ -41,31 +41,32 @@ def fit(
     state_path: Path,
     processes: Processes,
 ) -> list[dict[str, float]]:
-    """Train `network` in place; with `ema_decay` it ends with the averaged weights.
+    """Train `network` in place; with `ema_decay`, it has the averaged weights at the end.
 
-    A clip is drawn from a generator of (seed, step, place in the batch) alone, so neither workers, nor processes, nor
-    an interruption change what is seen.
+    A clip is drawn from a generator seeded by (seed, step, index in the batch), so workers, processes and interruptions
+    do not change the clips.
 
     Args:
         network: on `device`.
-        dataset: where clips come from.
+        dataset: source of the clips.
         objective: the losses.
-        config: the stage.
+        config: of the stage.
         seed: of the clips.
         device: of the computation.
         workers: processes that prepare clips.
-        state_path: file of the resume state, removed by the caller when the result is written.
-        processes: this process among those that share the batch.
+        state_path: file of the resume state; the caller removes it when the result is written.
+        processes: rank and number of the processes that share the batch.
 
     Returns:
-        A row an epoch: epoch, step, lr, max_skip and the mean of every loss.
+        One row per epoch: epoch, step, lr, max_skip and the mean of every loss.
 
     Raises:
-        UserError: a loss is not finite, the batch is too small for batch norm, or `state_path` is of another network.
+        UserError: a loss is not finite, the batch is too small for batch norm, or `state_path` belongs to another
+            network.
         KeyboardInterrupt: interrupted; the state is saved.
     """
-    places = processes.share(config.batch)
-    _check_batch(network, config, len(places), processes)
+    indices = processes.share(config.batch)
+    _check_batch(network, config, len(indices), processes)
     steps_per_epoch = config.steps_per_epoch or max(1, -(-dataset.count // config.batch))
     total = config.epochs * steps_per_epoch
     model = _averaging(network, device, processes)
@@ -88,7 +89,7 @@ def fit(
         config,
         seed,
         range(first, total),
-        places=places,
+        indices=indices,
         steps_per_epoch=steps_per_epoch,
         workers=workers,
         pinned=device.type == "cuda",
@@ -113,15 +114,15 @@ def fit(
 
 
 class _Step:
-    """Forward, backward and update; the losses are read at once on a CPU, every few steps on a GPU.
+    """Forward, backward and update; the losses are read immediately on a CPU, every few steps on a GPU.
 
     Args:
-        model: the network, or what averages its gradients over processes.
+        model: the network, or a wrapper that averages its gradients over processes.
         state: network, optimizer and position.
         objective: the losses.
-        config: the stage.
+        config: of the stage.
         dtype: type of the arithmetic.
-        processes: those that share the batch.
+        processes: the processes that share the batch.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class _Step:
             lr: learning rate.
 
         Raises:
-            UserError: a loss that was read is not finite; no optimizer step was made with it.
+            UserError: a loss is not finite; no optimizer step was made with it.
         """
         state, device = self._state, batch.frames.device
         for group in state.optimizer.param_groups:
@@ -161,7 +162,7 @@ class _Step:
             self.read()
         state.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
-        if device.type == "cuda":  # the fused optimizer skips a step on the device where this is not 0
+        if device.type == "cuda":  # if this is not 0, the fused optimizer skips the step on the device
             state.optimizer.found_inf = (~torch.isfinite(losses["loss"].detach())).float()  # type: ignore[attr-defined]
         if self._config.clip_norm:
             nn.utils.clip_grad_norm_(state.network.parameters(), self._config.clip_norm)
@@ -171,14 +172,14 @@ class _Step:
         """Read the losses of the last steps, averaged over all processes.
 
         Raises:
-            UserError: one is not finite.
+            UserError: a loss is not finite.
         """
         rows = torch.stack(self._unread).cpu().double().tolist() if self._unread else []
         first = self._state.counted
         self._unread = []
         for number, row in enumerate(rows, start=first):
             losses = self._processes.mean(dict(zip(self._names, row, strict=True)))
-            if not abs(losses["loss"]) < float("inf"):  # also where it is not a number
+            if not abs(losses["loss"]) < float("inf"):  # also true for NaN
                 raise UserError(
                     f"the loss is {losses['loss']} at step {number}; expected a finite number; lower lr or clip_norm"
                 )
@@ -189,7 +190,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     """Masks of a label map.
 
     Args:
-        labels: int64 B,H,W; ids below `classes`, anything above (void) belongs to no class.
+        labels: int64 B,H,W; ids below `classes`; higher values (void) belong to no class.
         classes: K+1.
 
     Returns:
@@ -202,19 +203,19 @@ def _check_batch(network: DSTM, config: TrainingConfig, share: int, processes: P
     if network.config.norm == "batch" and share < 2:
         raise UserError(
             f"batch is {config.batch} over {processes.count} processes with network.norm batch; expected at least 2 "
-            "clips a process, whose statistics normalise them; raise batch or set norm to group or frozen"
+            "clips per process, whose statistics normalise them; raise batch or set norm to group or frozen"
         )
 
 
 def _averaging(network: DSTM, device: torch.device, processes: Processes) -> nn.Module:
-    """The network whose gradients, and on GPUs also batch statistics, are those of all processes."""
+    """The network with gradients, and on GPUs also batch statistics, averaged over all processes."""
     if processes.count == 1:
         return network
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # replaces the layers inside the network
         return DistributedDataParallel(network, device_ids=[device.index])
     if network.config.norm == "batch" and processes.first:
-        log("batch norm: on a CPU each process normalises by its own clips, so the result depends on their number")
+        log("batch norm: on a CPU each process uses its own clips, so the result depends on the number of processes")
     return DistributedDataParallel(network)
 
 
@@ -233,7 +234,7 @@ def _report(row: dict[str, float], config: TrainingConfig, seconds: float, proce
 
 @contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the step; a second one stops at once."""
+    """Turn the first SIGINT or SIGTERM into a request to stop after the step; a second one stops immediately."""
     asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -243,7 +244,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
 
     try:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread (a test, a notebook): signals stay as they are
+    except ValueError:  # not in the main thread (a test, a notebook): signal handlers do not change
         before = {}
     try:
         yield lambda: bool(asked)

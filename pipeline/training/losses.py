@@ -14,7 +14,7 @@ from pipeline.training.lovasz import lovasz_softmax
 
 
 class Objective:
-    """Named losses of a batch; each is a mean over clips, so that splitting a batch over processes changes nothing.
+    """Named losses of a batch; each is a mean over clips, so splitting a batch over processes does not change it.
 
     Args:
         switches: whether the Lovász loss is added.
@@ -67,10 +67,10 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def carried_cross_entropy(carried: Tensor, labels: Tensor, objects: Tensor) -> Tensor:
-    """Binary cross-entropy between the masks the attention carries along and the true masks at the same stride.
+    """Binary cross-entropy between the masks that the attention copies and the true masks at the same stride.
 
-    A cell's truth is the share of the object among its pixels that are not void, and a cell counts as much as its share
-    of such pixels.
+    The target of a feature pixel is the object's share of its image pixels that are not void; its weight is the share
+    of image pixels that are not void.
 
     Args:
         carried: B,T-1,K,h,w in [0, 1].
@@ -78,14 +78,14 @@ def carried_cross_entropy(carried: Tensor, labels: Tensor, objects: Tensor) -> T
         objects: B,K bool.
 
     Returns:
-        B losses, each the mean over the clip's frames, object slots in use and cells; 0 where all is void.
+        B losses, each the mean over the clip's frames, used object slots and feature pixels; 0 if all pixels are void.
     """
     b, t, k, h, w = carried.shape
     ids = torch.arange(1, k + 1, device=labels.device).view(1, 1, k, 1, 1)
     known = F.adaptive_avg_pool2d((labels != VOID).float(), (h, w))[:, :, None]  # B,T-1,1,h,w
     truth = F.adaptive_avg_pool2d((labels[:, :, None] == ids).float().flatten(0, 1), (h, w)).view(b, t, k, h, w)
     truth = truth / known.clamp(min=1e-6)
-    # log(p + eps) instead of a clamp, which would cut the gradient exactly where the attention is wrong
+    # log(p + eps) instead of a clamp, which would stop the gradient exactly where the attention is wrong
     p, eps = carried.float(), 1e-3
     entropy = -(truth * torch.log(p + eps) + (1 - truth) * torch.log(1 - p + eps))
     weight = objects[:, None, :, None, None].float() * known

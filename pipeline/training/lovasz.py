@@ -27,11 +27,11 @@ def lovasz_softmax(probabilities: Tensor, labels: Tensor, void: int) -> Tensor:
 
     Args:
         probabilities: N,C,H,W.
-        labels: int64 N,H,W; class ids, or `void` for pixels that do not count.
+        labels: int64 N,H,W; class ids, or `void` for pixels that are ignored.
         void: the label of such pixels.
 
     Returns:
-        N losses, 0 where no class is present.
+        N losses; 0 if no class is present.
     """
     n, c, h, w = probabilities.shape
     probabilities = probabilities.float().flatten(2)  # N,C,P

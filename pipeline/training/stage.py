@@ -1,4 +1,4 @@
-"""What pretraining and main training have in common: from a network and clips to a checkpoint and its curves."""
+"""Common part of pretraining and main training: from a network and clips to a checkpoint and its curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.training.losses import Objective
 
 @dataclass(frozen=True)
 class Job:
-    """One training stage's settings and places.
+    """Settings and paths of one training stage.
 
     Attributes:
         name: of the stage.
@@ -36,8 +36,8 @@ class Job:
         config: the profile's section of this stage.
         seed: of weights and clips.
         device: of the computation.
-        workers: threads that prepare clips.
-        inputs: digests of everything the result depends on beside the parameters.
+        workers: number of processes that prepare clips.
+        inputs: digests of everything else that the result depends on, in addition to the parameters.
         scratch: folder for the resume state.
         model_path: the checkpoint to write.
         curves_path: the CSV of losses to write.
@@ -58,7 +58,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Names the resume state: other parameters or inputs never resume it."""
+        """Name of the resume state: a run with other parameters or inputs never uses it."""
         settings = [to_plain(self.switches, self.network), asdict(self.loss), asdict(self.config)]
         return digest([self.name, self.seed, *settings, *self.inputs])
 
@@ -68,7 +68,7 @@ def make_network(job: Job, awaits_weights: bool = False) -> DSTM:
 
     Args:
         job: switches, configuration, seed and device.
-        awaits_weights: weights of a checkpoint are loaded next, so that ImageNet's are not read.
+        awaits_weights: weights of a checkpoint will be loaded, so ImageNet's are not read.
     """
     seed_everything(job.seed)
     network = DSTM(job.switches, job.network, awaits_weights)
@@ -76,16 +76,16 @@ def make_network(job: Job, awaits_weights: bool = False) -> DSTM:
 
 
 def run_job(job: Job, network: DSTM, sources: Sequence[ClipMaker]) -> None:
-    """Train and write the checkpoint and the curves; resumes what an interrupted run left.
+    """Train and write the checkpoint and the curves; resumes an interrupted run.
 
     Args:
-        job: settings and places.
-        network: with the weights to start from.
+        job: settings and paths.
+        network: with its initial weights.
         sources: the clips.
     """
     folder = job.scratch / job.key
     with join_processes() as processes:
-        # one process holds the folder for all of them
+        # one process locks the folder for all of them
         with scratch_lock(folder) if processes.first else nullcontext():
             state_path = folder / "state.pt"
             history = fit(
@@ -103,11 +103,11 @@ def run_job(job: Job, network: DSTM, sources: Sequence[ClipMaker]) -> None:
             if processes.first:
                 write_result(job, network, history)
                 state_path.unlink(missing_ok=True)
-        processes.agree(None)  # nobody leaves before the result is written
+        processes.agree(None)  # all processes wait until the result is written
 
 
 def write_result(job: Job, network: DSTM, history: list[dict[str, Any]]) -> None:
-    """Write the checkpoint (weights and configuration, nothing that differs between equal runs) and the curves."""
+    """Write the checkpoint (weights and configuration; nothing that differs between two runs) and the curves."""
     save_checkpoint(job.model_path, KIND, to_plain(job.switches, job.network), network.state_dict())
     table = pd.DataFrame(history)
     table[["epoch", "step", "max_skip"]] = table[["epoch", "step", "max_skip"]].astype(int)

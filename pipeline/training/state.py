@@ -1,4 +1,4 @@
-"""What training changes: weights, their moving average, optimizer and position; saved and restored as one."""
+"""The state of a training: weights, their moving average, optimizer and position; saved and restored together."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class State:
     Args:
         network: trained in place.
         optimizer: of the network's weights.
-        ema_decay: share of the average that a step keeps; 0: no average.
+        ema_decay: share of the average that each step keeps; 0: no average.
 
     Attributes:
-        step: optimizer steps made.
-        history: a row for each whole epoch.
+        step: number of optimizer steps so far.
+        history: one row for each complete epoch.
     """
 
     def __init__(self, network: DSTM, optimizer: torch.optim.Optimizer, ema_decay: float) -> None:
@@ -59,7 +59,7 @@ class State:
         self._counted += 1
 
     def end_epoch(self, lr: float, skip: int, steps: int) -> None:
-        """Close the row of an epoch.
+        """Finish the row of an epoch.
 
         Args:
             lr: learning rate of its last step.
@@ -71,12 +71,12 @@ class State:
         self._sums = {}
 
     def take_average(self) -> None:
-        """Give the network the averaged weights, where there are any."""
+        """Give the network the averaged weights, if there are any."""
         if self._average is not None:
             self.network.load_state_dict(self._average.module.state_dict())
 
     def save(self, path: Path) -> None:
-        """Write everything, whole or not at all."""
+        """Write everything, completely or not at all."""
         average = self._average
         extra: dict[str, Any] = {"step": self.step, "history": self.history, "sums": self._sums}
         extra["average"] = {} if average is None else {k: v.cpu() for k, v in average.state_dict().items()}
@@ -87,7 +87,7 @@ class State:
         """Continue from what `save` wrote.
 
         Raises:
-            UserError: missing, damaged, or of another kind.
+            UserError: the file is missing, damaged, or of another kind.
         """
         saved = load_checkpoint(path, STATE_KIND)
         self.network.load_state_dict(saved["state_dict"])
@@ -105,7 +105,7 @@ def make_state(network: DSTM, config: TrainingConfig, device: torch.device) -> S
     Args:
         network: with its initial weights, on `device`.
         config: optimizer and average.
-        device: of the computation; on a GPU the optimizer is one fused kernel.
+        device: of the computation; on a GPU the optimizer uses a fused kernel.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
