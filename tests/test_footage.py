@@ -46,6 +46,51 @@ def test_images_of_all_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "1 image with transparency (a1.PNG)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG", "TIFF"])
+def test_every_exif_orientation(tmp_path: Path, form: str) -> None:
+    """Against the definition of the tag: which side of what is seen the first row and the first column are."""
+    rows, columns = np.mgrid[:40, :56]
+    seen = np.dstack([rows * 6, columns * 4, 0 * rows]).astype(np.uint8)
+    flip_rows, flip_columns, turn = seen[::-1], seen[:, ::-1], seen.transpose(1, 0, 2)
+    stored = {
+        1: seen,
+        2: flip_columns,  # first row at the top, first column on the right
+        3: seen[::-1, ::-1],  # bottom, right
+        4: flip_rows,  # bottom, left
+        5: turn,  # left, top
+        6: flip_columns.transpose(1, 0, 2),  # right, top
+        7: seen[::-1, ::-1].transpose(1, 0, 2),  # right, bottom
+        8: flip_rows.transpose(1, 0, 2),  # left, bottom
+        9: seen,  # not defined
+    }
+    for orientation, rgb in stored.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options = {"lossless": True} if form == "WEBP" else {"quality": 98} if form == "JPEG" else {}
+        Image.fromarray(np.ascontiguousarray(rgb)).save(tmp_path / f"{orientation}", form, exif=exif, **options)
+        (tmp_path / f"{orientation}").rename(tmp_path / f"{orientation}.{form.lower()}")
+    shots = list(open_footage(str(tmp_path)).shots())
+    assert [shot.name for shot in shots] == [str(i) for i in stored]
+    for shot in shots:
+        np.testing.assert_allclose(shot.rgb.astype(int), seen, atol=12 if form == "JPEG" else 0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+def test_damaged_exif_is_no_fault_of_the_pixels(tmp_path: Path, form: str) -> None:
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    whole = exif.tobytes()
+    for i in range(30):
+        data = bytearray(whole[: rng.integers(8, len(whole) + 1)])
+        data[6 + rng.integers(len(data) - 6)] = 251
+        options = {"lossless": True} if form == "WEBP" else {}
+        Image.fromarray(RGB).save(tmp_path / f"{i}.{form.lower()}", form, exif=bytes(data), **options)
+    shots = list(open_footage(str(tmp_path)).shots())
+    assert len(shots) == 30 and {shot.rgb.shape for shot in shots} == {RGB.shape}
+
+
 def test_order_and_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers count by value, whatever their zeros. Hidden files, films and texts are no images; others are named."""
     for name in ("f10.jpg", "f9.JPEG", "f010b.jpg", "f011.jpg", "f8 (2).jpg", "f8.jpg", "._f10.jpg"):

@@ -7,7 +7,7 @@ import io
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.core.errors import UserError
 
@@ -15,6 +15,16 @@ VOID = 255
 
 # What Pillow raises for damaged files and for impossible sizes.
 _UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+_TURNS = {  # EXIF orientation to what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def _davis_palette() -> NDArray[np.uint8]:
@@ -52,7 +62,7 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            upright = ImageOps.exif_transpose(opened)
+            upright = _turned_upright(opened)
             if upright.mode in ("I", "F"):
                 raise ValueError("32 bits per pixel")
             if upright.mode.startswith("I;16"):  # Pillow would clip these values at 255
@@ -62,6 +72,16 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
         raise UserError(
             f"{name} cannot be decoded ({_fault(error)}); expected a JPEG or PNG image; replace the file"
         ) from None
+
+
+def _turned_upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; as it is stored if the EXIF data is damaged."""
+    image.load()
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF raises nearly anything, and the pixels are good all the same
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _fault(error: Exception) -> str:

@@ -129,8 +129,9 @@ def _inspect(path: Path, image: Image.Image) -> _Head:
             "pictures"
         )
     width, height = image.size
-    # a PNG's EXIF behind its pixels is not looked for: Pillow would decode them
-    if (image.format != "PNG" or "exif" in image.info) and image.getexif().get(_ORIENTATION) in _TRANSPOSED:
+    # a PNG's EXIF behind its pixels is not looked for: Pillow would decode them; a TIFF's size is upright already
+    looked_at = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+    if looked_at and image.getexif().get(_ORIENTATION) in _TRANSPOSED:
         width, height = height, width
     return _Head((height, width), image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info)
 
