@@ -36,6 +36,7 @@ from pipeline.core.images import encode_jpeg
 from pipeline.core.runtime import pick_device
 from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
+from pipeline.footage.drawings import DrawingOptions
 from pipeline.footage.footage import Footage, Shot, open_footage
 from pipeline.inference.config import InferSwitches
 from pipeline.inference.segmenter import FrameDepth, Segmenter
@@ -136,9 +137,9 @@ def measure(setting: Setting, footage: Footage, mask: NDArray[np.uint8]) -> tupl
     segmenter = Segmenter(network, depth, InferSwitches(setting.tta), config, device)
     with tempfile.TemporaryDirectory() as out:
         if not setting.cold:
-            segment.run(segmenter, FirstFrames(footage, 3), {0: mask}, Path(out), False)
+            segment.run(segmenter, FirstFrames(footage, 3), {0: mask}, Path(out), DrawingOptions())
         start, start_cpu = time.perf_counter(), time.process_time()
-        segment.run(segmenter, footage, {0: mask}, Path(out), False)
+        segment.run(segmenter, footage, {0: mask}, Path(out), DrawingOptions())
         seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30

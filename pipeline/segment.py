@@ -1,17 +1,16 @@
 """Segment the objects of a first mask through a video of your own.
 
     python -m pipeline.segment VIDEO --mask MASK.png --out DIR
-    python -m pipeline.segment clip.mp4 --mask first.png --mask 40:late.png --out masks --tta --overlay
+    python -m pipeline.segment clip.mp4 --mask first.png --mask 40:late.png --gone 90:2 --out masks --overlay
     python -m pipeline.segment "frames/*.jpg" --mask mask.png --out masks --weights models/paper/dstm.pt
 
 VIDEO is a video file, a folder of images or a glob. A mask is a PNG of the frame's size whose values are object ids;
-`40:` gives one for frame 40, counted from 0, where new objects appear. Depth is estimated on the way. DIR gets an
-indexed PNG for each frame and, with --overlay, overlay.mp4. After Ctrl-C it holds whole files. More: docs/segment.md.
+`40:` gives one for frame 40, counted from 0, where objects appear or are corrected. DIR gets an indexed PNG for each
+frame and what else is asked for. After Ctrl-C it holds whole files, and --resume continues. More: docs/segment.md.
 
 In Python:
 
-    segmenter = open_segmenter("models/sample/dstm.pt", "models/sample/depth.pt")
-    for mask in segmenter.propagate(frames, first_mask):
+    for mask in open_segmenter().propagate(frames, first_mask):
         ...
 """
 
@@ -63,7 +62,8 @@ def open_segmenter(
     Args:
         weights: a D-STM checkpoint; `trained`: that of the active profile; None: the weights in the repository, with
             the inference settings of the profile that trained them.
-        depth_weights: the depth network's; not read where the weights take no estimated depth.
+        depth_weights: the depth network's; not read where the weights take no estimated depth. If None, that of the
+            active profile for weights that are not named by a path.
         tta: average over the scales and flips of params.yaml.
         settings: where memory, precision, scales and device come from; params.yaml of the working directory if None.
         size: short side in pixels at which the network works; larger frames are reduced for it. 0: frames as they are.
@@ -73,6 +73,8 @@ def open_segmenter(
     """
     settings = settings or load_settings()
     layout = Layout(Path.cwd(), settings.profile)
+    if depth_weights is None and weights in (None, "trained"):
+        depth_weights = layout.model("depth")
     weights = choose_weights(None if weights is None else str(weights), layout)
     params, device = settings.profile_params, pick_device(settings.runtime.device)
     of_weights = settings.profiles.get(_SHIPPED_PROFILE, params) if weights == SHIPPED else params

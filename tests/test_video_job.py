@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline import segment
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_mask, encode_mask
+from pipeline.footage.drawings import DrawingOptions
 from pipeline.footage.footage import open_footage
 from pipeline.inference import video_job
 from pipeline.inference.propagate import Found
@@ -47,7 +48,7 @@ def run(tmp_path: Path, segmenter: Segmenter) -> Run:
     def call(
         out: str, masks: dict[int, NDArray[np.uint8]], overlay: bool = False, **wanted: object
     ) -> dict[str, NDArray[np.uint8]]:
-        segment.run(segmenter, footage, masks, tmp_path / out, overlay, Wanted(**wanted))  # type: ignore[arg-type]
+        segment.run(segmenter, footage, masks, tmp_path / out, DrawingOptions(overlay), Wanted(**wanted))  # type: ignore[arg-type]
         return read(tmp_path / out)
 
     return call

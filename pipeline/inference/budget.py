@@ -47,7 +47,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a video is segmented; nothing here but `slots` changes the result.
+    """How a video is segmented; nothing here but `slots` changes the result, except by rounding.
 
     Attributes:
         lookahead: frames whose queries are encoded together.

@@ -35,7 +35,8 @@ class InferConfig:
             fifths of what is free when it starts. Sequences that run side by side share it. Frames, objects and query
             places taken at a time follow from it; should the memory outgrow it, it is thinned as `memory_frames` would,
             and a line says so.
-        lookahead: most frames whose queries are encoded together, ahead of the propagation; does not change the result.
+        lookahead: most frames whose queries are encoded together, ahead of the propagation; changes the result by
+            rounding at most.
         chunk: on a CPU, most query places read from the memory at a time, so that the affinity stays in the caches;
             does not change the result.
         precision: `bf16` or `fp32`, of the weights, the features and the memory.
