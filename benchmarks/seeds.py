@@ -136,6 +136,7 @@ def run_stages(
     stages: Sequence[Sequence[str]],
     variables: Mapping[str, str],
     cores: set[int],
+    key: str,
 ) -> dict[str, float]:
     """Run stages in a working folder; those that finished there before are left out.
 
@@ -145,6 +146,7 @@ def run_stages(
         stages: module below `pipeline` and arguments of each stage, in order.
         variables: added to the environment.
         cores: that the stages may use; empty: all.
+        key: digest of the parameters that matter; stages that finished under another are not taken over.
 
     Returns:
         Seconds of each stage.
@@ -155,7 +157,7 @@ def run_stages(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     load_settings(folder / "params.yaml")
-    record, key = folder / "seconds.json", digest(content)
+    record = folder / "seconds.json"
     found: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"parameters": key}
     if found.pop("parameters") != key:
         raise UserError(f"{folder} was used with other parameters; expected the same; give another --name or --out")
@@ -182,24 +184,39 @@ def run_stages(
     return seconds
 
 
-def prepare_data(out: Path, changes: Sequence[str]) -> Path:
+def prepare_data(out: Path, changes: Sequence[str], whole: bool, simulated: Path | None) -> Path:
     """Make the data once for all runs whose parameters give the same.
 
     Args:
         out: folder of the benchmark.
         changes: to params.yaml.
+        whole: the data of all stages, else that of the depth network alone.
+        simulated: folder of simulated clips that were made elsewhere; None: they are made here.
 
     Returns:
         The working folder that holds it.
+
+    Raises:
+        UserError: `simulated` does not have a folder for each set of stills.
     """
     content = parameters(changes, None)
     profile = content["profiles"][content["profile"]]
     parts = (content["world"], profile["data"], profile["synthesis"], content["shared"]["synthesis"])
     folder = out / f"data-{digest(parts)[:8]}"
-    if not (folder / "finished").exists():
-        content["runtime"]["workers"] = os.cpu_count() or 1
-        run_stages(folder, content, PREPARATION, {"PYTHONPATH": str(ROOT)}, set())
-        (folder / "finished").touch()
+    stages = [stage for stage in PREPARATION if whole or stage in (("render",), ("download", "mannequin"))]
+    if simulated is not None and whole:
+        if not all((simulated / name).is_dir() for name in STILLS):
+            raise UserError(
+                f"{simulated} lacks one of {', '.join(STILLS)}; expected clips of each; correct --simulated"
+            )
+        stages = [stage for stage in stages if stage[0] != "synthesize"]
+        link = folder / "data" / content["profile"] / "simulated"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(simulated.resolve(), target_is_directory=True)
+    content["runtime"]["workers"] = os.cpu_count() or 1
+    # the key of what was made before: other parameters of training change no data
+    run_stages(folder, content, stages, {"PYTHONPATH": str(ROOT)}, set(), digest(parts))
     return folder
 
 
@@ -223,9 +240,11 @@ def execute(run: Run, out: Path, data: Path, changes: Sequence[str], whole: bool
     for part in ("raw", "simulated"):
         link = folder / "data" / profile / part
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
+        if not link.is_symlink():
             link.symlink_to((data / "data" / profile / part).resolve(), target_is_directory=True)
-    seconds = run_stages(folder, content, ALL if whole else DEPTH, environment(run.isa, run.threads), cores)
+    seconds = run_stages(
+        folder, content, ALL if whole else DEPTH, environment(run.isa, run.threads), cores, digest(content)
+    )
     figures = json.loads((folder / "metrics" / "depth.json").read_text())
     found = {key: figures[key] for key in ("si_rmse", "ordered_pairs")}
     if whole:
@@ -282,6 +301,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs")
     parser.add_argument("--name", default="default", help="name of the recipe")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the profile's parameters")
+    parser.add_argument("--simulated", type=Path, help="simulated clips made elsewhere, where pycocotools is missing")
     parser.add_argument("--prepare", action="store_true", help="only make the data")
     parser.add_argument("--table", action="store_true", help="only print the table of the finished runs")
     return parser.parse_args()
@@ -289,7 +309,8 @@ def _arguments() -> argparse.Namespace:
 
 def _run_all(arguments: argparse.Namespace) -> list[str]:
     """Run what is asked for; the failures, one line each."""
-    data = prepare_data(arguments.out, arguments.set)
+    whole = arguments.stages == "all"
+    data = prepare_data(arguments.out, arguments.set, whole, arguments.simulated)
     if arguments.prepare:
         return []
     runs = [
@@ -306,7 +327,7 @@ def _run_all(arguments: argparse.Namespace) -> list[str]:
     def one(run: Run) -> str | None:
         cores = slots.get()
         try:
-            execute(run, arguments.out, data, arguments.set, arguments.stages == "all", cores)
+            execute(run, arguments.out, data, arguments.set, whole, cores)
         except UserError as error:
             log(f"{run.label}: {error}")
             return f"{run.label}: {error}"

@@ -60,15 +60,15 @@ def test_a_finished_stage_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(seeds.subprocess, "run", called)
     content = seeds.parameters([], seed=1)
     for _ in range(2):
-        seconds = seeds.run_stages(tmp_path, content, [("depth", "voc"), ("score",)], {}, {0})
+        seconds = seeds.run_stages(tmp_path, content, [("depth", "voc"), ("score",)], {}, {0}, "one")
     assert list(seconds) == ["depth voc", "score"]
     assert [command[-2:] for command in calls] == [["pipeline.depth", "voc"], ["-m", "pipeline.score"]]
     with pytest.raises(UserError, match="used with other parameters"):
-        seeds.run_stages(tmp_path, seeds.parameters([], seed=2), [("score",)], {}, set())
+        seeds.run_stages(tmp_path, seeds.parameters([], seed=2), [("score",)], {}, set(), "two")
 
 
 def test_a_failed_stage_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"depth nowhere failed in .*expected one of"):
         seeds.run_stages(
-            tmp_path, seeds.parameters([], seed=1), [("depth", "nowhere")], seeds.environment("native", 1), set()
+            tmp_path, seeds.parameters([], seed=1), [("depth", "nowhere")], seeds.environment("native", 1), set(), "key"
         )
