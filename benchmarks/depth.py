@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.core.images import decode_rgb, encode_depth, encode_jpeg
+from pipeline.depth_maps.write_maps import FrameRef, depth_maps, estimated
 from pipeline.hourglass.batches import resize_rgb, to_tensor
 from pipeline.hourglass.checkpoint import PUBLISHED
 from pipeline.hourglass.config import DepthConfig, Precision
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
 from pipeline.hourglass.normalise import invert, normalise, robust_range
-from pipeline.hourglass.write_maps import FrameRef, depth_maps, estimated
 
 HEIGHT, WIDTH = 480, 854
 BATCH = 4

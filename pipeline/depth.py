@@ -44,11 +44,11 @@ from pipeline.datasets.simulated import open_simulated
 from pipeline.datasets.splits import SUBMITTED, open_split
 from pipeline.datasets.video import VideoSource
 from pipeline.datasets.youtubevos import open_youtubevos
+from pipeline.depth_maps.external_maps import ExternalMaps
+from pipeline.depth_maps.write_maps import FrameRef, InverseDepth, depth_maps, estimated
 from pipeline.hourglass.checkpoint import load_hourglass
 from pipeline.hourglass.config import DepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
-from pipeline.hourglass.external_maps import ExternalMaps
-from pipeline.hourglass.write_maps import FrameRef, InverseDepth, depth_maps, estimated
 from pipeline.settings import load_settings
 from pipeline.sources.local import resolve
 

@@ -24,13 +24,13 @@ from pipeline.core.layout import Layout
 from pipeline.core.runtime import digest, log, pick_device, run_main, scratch_lock, seed_everything
 from pipeline.datasets.find_archives import list_archives
 from pipeline.datasets.rgbd import RgbdSource, open_rgbd
+from pipeline.depth_training.trainer import DepthTrainer
+from pipeline.depth_training.validation import validate, warnings
 from pipeline.hourglass.batches import DepthSample, augment, epoch_batches
 from pipeline.hourglass.checkpoint import read_any, save_hourglass
 from pipeline.hourglass.config import HourglassConfig, TrainDepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
-from pipeline.hourglass.trainer import DepthTrainer
-from pipeline.hourglass.validation import validate, warnings
 from pipeline.settings import load_settings
 from pipeline.sources.checksums import Ledger
 from pipeline.sources.fetch import fetch
@@ -54,7 +54,7 @@ def run(
         config: Its training, or the source of its weights.
         raw: Folder of the frames with depth; it may be empty if there is a checkpoint.
         model_path: The checkpoint to write.
-        metrics_path: The JSON file of metrics to write; see `pipeline.hourglass.validation.validate`.
+        metrics_path: The JSON file of metrics to write; see `pipeline.depth_training.validation.validate`.
         scratch: Folder for the state of an unfinished training and for downloads.
         device: Of the computation.
         workers: Threads that read frames.

@@ -19,11 +19,11 @@ from pipeline import depth as stage
 from pipeline.core.archives import ShardWriter, ZipWriter, open_shards
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_depth, encode_jpeg, encode_mask
+from pipeline.depth_maps.write_maps import FrameRef, InverseDepth
 from pipeline.hourglass.batches import input_sides
 from pipeline.hourglass.checkpoint import save_hourglass
 from pipeline.hourglass.config import DepthConfig, HourglassConfig
 from pipeline.hourglass.network import Hourglass
-from pipeline.hourglass.write_maps import FrameRef, InverseDepth
 
 CONFIG = DepthConfig(
     estimator="hourglass",

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.hourglass.config import DepthLossConfig
-from pipeline.hourglass.losses import (
+from pipeline.depth_training.losses import (
     depth_loss,
     first_order_smoothness,
     gradient_matching,
     scale_invariant_error,
     second_order_smoothness,
 )
+from pipeline.hourglass.config import DepthLossConfig
 
 B, H, W = 2, 7, 9
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from pipeline.core.images import decode_depth
+from pipeline.depth_maps.write_maps import FrameRef, depth_maps
+from pipeline.depth_training.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
+from pipeline.depth_training.validation import validate
 from pipeline.hourglass.config import DepthConfig, DepthValidationConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import DepthRange, invert, normalise, robust_range
-from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
 from pipeline.hourglass.scale_smoothing import ScaleSmoother
-from pipeline.hourglass.validation import validate
-from pipeline.hourglass.write_maps import FrameRef, depth_maps
 
 MAPS = DepthConfig(
     estimator="hourglass",

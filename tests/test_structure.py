@@ -17,7 +17,7 @@ LEVELS = (
         *("datasets", "dstm", "footage", "hourglass", "live", "reporting"),
         *("sample", "scoring", "sources", "synthesis", "tracing"),
     ),
-    ("inference", "pretrained", "training"),
+    ("depth_maps", "depth_training", "inference", "pretrained", "training"),
     (STAGES,),
 )
 

@@ -15,8 +15,11 @@ import torch
 from pipeline.core.archives import ZipWriter
 from pipeline.core.errors import UserError
 from pipeline.core.images import encode_jpeg
-from pipeline.hourglass import trainer
-from pipeline.hourglass.averaging import recompute_statistics
+from pipeline.depth_training import trainer
+from pipeline.depth_training.averaging import recompute_statistics
+from pipeline.depth_training.optimizers import DepthOptimizer
+from pipeline.depth_training.replicas import average_statistics, replicate
+from pipeline.depth_training.validation import warnings
 from pipeline.hourglass.batches import augment, epoch_batches, input_sides
 from pipeline.hourglass.checkpoint import PUBLISHED, load_hourglass
 from pipeline.hourglass.config import (
@@ -27,9 +30,6 @@ from pipeline.hourglass.config import (
     TrainDepthConfig,
 )
 from pipeline.hourglass.network import Hourglass
-from pipeline.hourglass.optimizers import DepthOptimizer
-from pipeline.hourglass.replicas import average_statistics, replicate
-from pipeline.hourglass.validation import warnings
 from pipeline.train_depth import run
 
 NETWORK = HourglassConfig(width=0.125, stem_stride=2, input_height=64, input_width=96)

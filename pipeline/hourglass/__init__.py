@@ -1,1 +1,1 @@
-"""The depth network: hourglass, its losses, its inference form and the normalisation of its output."""
+"""The depth network: hourglass, its inference form and the normalisation of its output."""

@@ -15,13 +15,13 @@ from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.kernels.onednn import arithmetic, describe_arithmetic
 from pipeline.core.runtime import log
-from pipeline.hourglass.averaging import averaged_copy, recompute_statistics
+from pipeline.depth_training.averaging import averaged_copy, recompute_statistics
+from pipeline.depth_training.losses import DepthLosses, depth_loss
+from pipeline.depth_training.optimizers import DepthOptimizer
+from pipeline.depth_training.replicas import average_gradients, average_statistics, replicate
 from pipeline.hourglass.batches import DepthBatch
 from pipeline.hourglass.config import TrainDepthConfig
-from pipeline.hourglass.losses import DepthLosses, depth_loss
 from pipeline.hourglass.network import Hourglass
-from pipeline.hourglass.optimizers import DepthOptimizer
-from pipeline.hourglass.replicas import average_gradients, average_statistics, replicate
 
 _KIND = "hourglass-training"
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.archives import open_archive
 from pipeline.core.errors import UserError
-from pipeline.hourglass.write_maps import FrameRef
+from pipeline.depth_maps.write_maps import FrameRef
 
 _SMALLEST = 1e-6  # of the largest depth; smaller values, and 0 for unknown, are raised to it
 

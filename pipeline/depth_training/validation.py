@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.depth_training.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
 from pipeline.hourglass.config import DepthValidationConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.normalise import invert, normalise, robust_range
-from pipeline.hourglass.quality import Counted, ordered_pairs, si_rmse, static_change, static_pixels
 from pipeline.hourglass.scale_smoothing import ScaleSmoother
 
 _BATCH = 8  # frames estimated together

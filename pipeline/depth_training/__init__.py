@@ -1,0 +1,1 @@
+"""Training of the depth network: losses, optimizers, loop, validation."""
