@@ -146,6 +146,24 @@ def test_from_the_command_line(
         call("--matte-objects", "1")
 
 
+def test_soft_borders_from_probabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --probabilities the opacity is that of the pictures written for the chosen objects, also before the mask."""
+    toy = make_toy(6, 2)
+    net = save_network(tmp_path / "net.pt", make_network(depth=False))
+    mask, out = write_mask(tmp_path / "mask.png", toy.masks[3]), tmp_path / "out"
+    arguments = [write_frames(tmp_path / "frames", toy), "--mask", f"3:{mask}", "--out", out, "--weights", net]
+    more = ["--probabilities", "--matte", "png", "--matte-objects", "2"]
+    monkeypatch.setattr("sys.argv", ["segment", *map(str, arguments), *more])
+    segment.main()
+    between = 0
+    for t in range(6):
+        probability = np.asarray(Image.open(out / "probabilities" / "2" / f"{t}.png")) / 255
+        found = np.asarray(Image.open(out / "matte" / f"{t}.png"))[..., 3]
+        np.testing.assert_allclose(found, np.clip(2 * probability - 0.5, 0, 1) * 255, atol=1)
+        between += int(((found > 0) & (found < 255)).sum())
+    assert between > 50
+
+
 def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
     film = open_footage(str(write_video(tmp_path / "matte.mov", counted(3))))
     images = open_footage(str(write_frames(tmp_path / "matte", make_toy(2))))

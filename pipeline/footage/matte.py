@@ -23,6 +23,7 @@ MatteForm = Literal["mov", "webm", "png"]
 MATTE_FORMS: tuple[MatteForm, ...] = get_args(MatteForm)
 
 _MARGIN = 8  # pixels around the objects that keep their colours, which scaling and compression mix in
+_CLEAR, _OPAQUE = 0.25, 0.75  # probabilities between which opacity rises: low ones lie like a haze over the frame
 _CODINGS: Mapping[str, Coding] = {
     "mov": Coding(
         container="mov",
@@ -87,6 +88,18 @@ def opacity_of(mask: NDArray[np.uint8], objects: Sequence[int] | None) -> NDArra
     """
     inside = (mask > 0) & (mask < VOID) if objects is None else np.isin(mask, objects)
     return np.where(inside, 255, 0).astype(np.uint8)
+
+
+def soft_opacity(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Opacity from a probability: a border as soft as the network is unsure of it, and nothing elsewhere.
+
+    Args:
+        probability: float32 H,W in [0, 1], that a pixel is of what is cut out.
+
+    Returns:
+        uint8 H,W: 0 up to a probability of 0.25, 255 from 0.75 on, linear between.
+    """
+    return np.rint(255 * np.clip((probability - _CLEAR) / (_OPAQUE - _CLEAR), 0, 1)).astype(np.uint8)
 
 
 class MatteVideo(VideoWriter):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.files import write_bytes, write_text
-from pipeline.core.images import encode_png
+from pipeline.core.images import decode_mask, encode_png
 
 PROBABILITIES = "probabilities"  # folder of the pictures in the folder of results
 DOUBT = "doubt.csv"
@@ -52,6 +52,27 @@ def write_probabilities(
     for one, plane in zip(ids, probabilities):
         steps = np.rint(plane * 255).astype(np.uint8)
         write_bytes(out / PROBABILITIES / str(one) / f"{name}.png", encode_png(steps))
+
+
+def read_probability(out: Path, name: str, ids: Sequence[int]) -> NDArray[np.float32] | None:
+    """The probability that a pixel is of one of some objects, from the pictures that are written for a frame.
+
+    Args:
+        out: folder of the results.
+        name: of the frame.
+        ids: of the objects.
+
+    Returns:
+        float32 H,W in [0, 1]; None if a picture is missing.
+
+    Raises:
+        UserError: a picture is damaged.
+    """
+    paths = [out / PROBABILITIES / str(one) / f"{name}.png" for one in ids]
+    if not all(path.is_file() for path in paths):
+        return None
+    total = sum(decode_mask(path.read_bytes(), str(path)).astype(np.float32) for path in paths)
+    return np.minimum(np.asarray(total, np.float32) / 255, 1)
 
 
 class DoubtTable:

@@ -20,8 +20,9 @@ from pipeline.core.runtime import log, progress
 from pipeline.footage.drawings import DrawingOptions, Drawings
 from pipeline.footage.footage import Footage, Shot
 from pipeline.footage.input_checks import check_masks, make_folder
+from pipeline.footage.matte import soft_opacity
 from pipeline.footage.readable_part import ReadablePart
-from pipeline.footage.soft_files import DoubtRow, DoubtTable, write_probabilities
+from pipeline.footage.soft_files import DoubtRow, DoubtTable, read_probability, write_probabilities
 from pipeline.footage.write_errors import writing
 from pipeline.hourglass.normalise import DepthRange
 from pipeline.inference.directions import Blend, Direction, ProbabilityStore
@@ -172,7 +173,7 @@ class VideoJob:
             writer = stack.enter_context(WriteBehind(self._max_waiting, threads=1))
             if drawings is not None:
                 for i, shot in enumerate(self._footage.shots(0, start) if start else ()):
-                    writer.put(partial(drawings.add, shot, self._known_mask(i)))
+                    writer.put(partial(self._draw, drawings, shot, self._known_mask(i)))
             source = stack.enter_context(closing(_generator(frames())))
             found = stack.enter_context(
                 closing(
@@ -183,12 +184,20 @@ class VideoJob:
             shown = progress(found, total, "frames", every_s=5.0)
             for index, one in enumerate(stack.enter_context(closing(_generator(shown))), start=start):
                 shot = waiting.popleft()
-                show = None if drawings is None else partial(drawings.add, shot, one.mask)
+                show = None if drawings is None else partial(self._draw, drawings, shot, one.mask)
                 if index >= start + done:
                     writer.put(self._writing(index, shot.name, one, show))
                     self._count += 1
                 elif show is not None:
                     writer.put(show)
+
+    def _draw(self, drawings: Drawings, shot: Shot, mask: NDArray[np.uint8]) -> None:
+        """Draw a frame whose files are written; the matte has soft borders if probabilities are among them."""
+        probability = None
+        if self._wanted.draw.matte is not None and self._wanted.probabilities:
+            objects = self._wanted.draw.objects
+            probability = read_probability(self._out, shot.name, self._ids if objects is None else objects)
+        drawings.add(shot, mask, None if probability is None else soft_opacity(probability))
 
     def _writing(
         self, index: int, name: str, found: Found, show: Callable[[], None] | None = None
