@@ -168,6 +168,6 @@ def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
     film = open_footage(str(write_video(tmp_path / "matte.mov", counted(3))))
     images = open_footage(str(write_frames(tmp_path / "matte", make_toy(2))))
     for footage in (film, images):
-        with pytest.raises(UserError, match="holds what is to be segmented"):
+        with pytest.raises(UserError, match="contains the input"):
             check_output(footage, {}, tmp_path)
         check_output(footage, {}, tmp_path / "out")

@@ -225,12 +225,12 @@ def test_no_input_is_overwritten(tmp_path: Path) -> None:
     images = open_footage(str(frames / "*.jpg"))
     linked = open_footage(str(links))
     for footage, out in ((images, frames), (images, frames / ".." / "frames"), (linked, links), (linked, frames)):
-        with pytest.raises(UserError, match="holds what is to be segmented"):
+        with pytest.raises(UserError, match="contains the input"):
             check_output(footage, {}, out)
     check_output(images, masks, frames / "masks")
     check_output(images, masks, links)
     film = open_footage(str(write_video(tmp_path / "overlay.mp4", toy.frames)))
-    with pytest.raises(UserError, match="holds what is to be segmented"):
+    with pytest.raises(UserError, match="contains the input"):
         check_output(film, masks, tmp_path)
     clip = open_footage(str(write_video(tmp_path / "clip.mp4", toy.frames)))
     for footage, name, refused in ((clip, "00002.png", True), (clip, "first.png", False), (images, "2.png", True)):
@@ -247,9 +247,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     footage = open_footage(str(write_frames(tmp_path / "frames", toy)))
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "masks"):
-        with pytest.raises(UserError, match="file is no folder"):
+        with pytest.raises(UserError, match="file is not a folder"):
             check_output(footage, {}, out)
-        with pytest.raises(UserError, match=r"cannot be made \("):
+        with pytest.raises(UserError, match=r"cannot be created \("):
             segment.run(Echo(), footage, {0: toy.masks[0]}, out, OVERLAID)
     monkeypatch.setattr("os.access", lambda path, mode: False)  # tests may run as root, who may do anything
     with pytest.raises(UserError, match="may not be written to"):
@@ -309,7 +309,7 @@ def test_a_broken_video_leaves_whole_masks(tmp_path: Path, capsys: pytest.Captur
     path = write_video(tmp_path / "clip.mp4", counted(60, 64, 64), gop=5, options={"movflags": "+faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     mask = np.ones((64, 64), np.uint8)
-    line = r"breaks off after frame (\d+) \(\d+ bytes of \d+ are there\); .* of these (\d+) frames are whole"
+    line = r"breaks off after frame (\d+) \(\d+ bytes of \d+ are there\); .* of these (\d+) frames are complete"
     with pytest.raises(UserError, match=line) as error:
         segment.run(plain_segmenter(), open_footage(str(path)), {0: mask}, tmp_path / "out", OVERLAID)
     written = read(tmp_path / "out")

@@ -1,1 +1,1 @@
-"""A user's own video and masks in, masks drawn over the video out."""
+"""Read a user's own video and masks, and write overlays and cut-outs."""

@@ -1,4 +1,4 @@
-"""Whether a video file has all the bytes that its own structure announces: after a broken download it has not."""
+"""Check whether a video file has all the bytes that its structure announces (a broken download does not)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PACK, _PROGRAM_END = b"\x00\x00\x01\xba", b"\x00\x00\x01\xb9"
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _TS_SYNC = 0x47
-_TS_PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes of a packet, and before its sync byte
+_TS_PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes of a packet, and bytes before its sync byte
 
 
 def missing_end(path: Path) -> str | None:
-    """What is missing at the end of a video file; None if nothing is, or if its format does not tell.
+    """What is missing at the end of a video file; None if nothing is, or if its format does not show it.
 
-    MP4 and MOV, Matroska and WebM, AVI, FLV, MPEG-TS and PS, WMV, Ogg and GIF tell, unless they end exactly between two
-    parts of a stream that has no length of its own.
+    MP4 and MOV, Matroska and WebM, AVI, FLV, MPEG-TS and PS, WMV, Ogg and GIF show it, unless they end exactly between
+    two parts of a stream without a stored length.
 
     Args:
         path: the file.
@@ -35,7 +35,7 @@ def missing_end(path: Path) -> str | None:
 
 
 def _measure_of(head: bytes) -> Callable[[BinaryIO, int], int] | None:
-    """The function that works out how many bytes a file of a format has to have."""
+    """The function that computes how many bytes a file in this format must have."""
     if head[4:8] in _BOXES:
         return _boxes_end
     if head[:4] == b"\x1aE\xdf\xa3":
@@ -65,22 +65,22 @@ def _read(file: BinaryIO, at: int, count: int) -> bytes:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """MP4 and MOV: boxes of length and name, one after the other."""
+    """MP4 and MOV: a sequence of boxes with length and name."""
     at = 0
     while at < size:
         head = _read(file, at, 16)
         if len(head) < 8:
-            return at + 8 if head[0] == 0 and (any(head) or len(head) < 4) else size  # else padding or a line end
+            return at + 8 if head[0] == 0 and (any(head) or len(head) < 4) else size  # otherwise padding or a line end
         length = int.from_bytes(head[:4], "big")
         length = int.from_bytes(head[8:16], "big") if length == 1 else length
         if length < 8 or not head[4:8].isascii() or not head[4:8].strip(b"\0"):
-            return size  # up to the end, or something behind the last box
+            return size  # up to the end, or something after the last box
         at += length
     return at
 
 
 def _elements_end(file: BinaryIO, size: int) -> int:
-    """Matroska and WebM: elements of name and length; a stream that was written live has a part without length."""
+    """Matroska and WebM: elements with name and length; a live recording has a part without length."""
     at = 0
     while at < size:
         head = _read(file, at, 12)
@@ -111,7 +111,7 @@ def _chunks_end(file: BinaryIO, size: int) -> int:
 
 
 def _tags_end(file: BinaryIO, size: int) -> int:
-    """FLV: tags with their length before them, and after them, which the last one may lack."""
+    """FLV: tags with their length before them, and after them (missing after the last one in some files)."""
     at = int.from_bytes(_read(file, 5, 4), "big") + 4
     while at < size:
         head = _read(file, at, 11)
@@ -123,7 +123,7 @@ def _tags_end(file: BinaryIO, size: int) -> int:
 
 
 def _last_page_end(file: BinaryIO, size: int) -> int:
-    """Ogg: the last page, which says how long its parts are."""
+    """Ogg: the last page, which lists the lengths of its parts."""
     start = max(0, size - (1 << 16) - 512)  # a page is shorter
     tail = _read(file, start, size - start)
     at = tail.rfind(b"OggS")
@@ -134,13 +134,13 @@ def _last_page_end(file: BinaryIO, size: int) -> int:
 
 
 def _last_pack_end(file: BinaryIO, size: int) -> int:
-    """MPEG program streams: what follows the last pack header, each part with its length."""
+    """MPEG program streams: the parts after the last pack header, each with its length."""
     start = max(0, size - (1 << 17))
     tail = _read(file, start, size - start)
     at = tail.rfind(_PACK)
     if at < 0 or len(tail) < at + 14:
         return size + (at >= 0)
-    at += 14 + (tail[at + 13] & 7) if tail[at + 4] >> 6 == 1 else 12  # of MPEG-2, or of MPEG-1
+    at += 14 + (tail[at + 13] & 7) if tail[at + 4] >> 6 == 1 else 12  # MPEG-2 or MPEG-1
     while at < len(tail) and tail[at : at + 4] != _PROGRAM_END:
         if tail[at : at + 3] != _PACK[:3] or at + 6 > len(tail):
             return size + (_PACK.startswith(tail[at : at + 3]) and len(tail) - at < 6)
@@ -149,7 +149,7 @@ def _last_pack_end(file: BinaryIO, size: int) -> int:
 
 
 def _asf_end(file: BinaryIO, size: int) -> int:
-    """WMV: the length in the header, unless it was written live."""
+    """WMV: the length in the header, except for live recordings."""
     head = _read(file, 0, 1 << 16)
     at = head.find(_ASF_PROPERTIES)
     live = at >= 0 and head[at + 88 : at + 89] == b"\x01"
@@ -157,5 +157,5 @@ def _asf_end(file: BinaryIO, size: int) -> int:
 
 
 def _gif_end(file: BinaryIO, size: int) -> int:
-    """GIF: a semicolon at the end, maybe with zeros behind it."""
+    """GIF: a semicolon at the end, possibly followed by zeros."""
     return size + (not _read(file, max(0, size - 1024), 1024).rstrip(b"\0").endswith(b";"))

@@ -1,4 +1,4 @@
-"""Which objects have left the video and when, as the command line says it."""
+"""Read from the command line which objects have left the video, and when."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def parse_gone(arguments: Sequence[str]) -> dict[int, list[int]]:
         Frame index -> ids.
 
     Raises:
-        UserError: another form.
+        UserError: the arguments have another form.
     """
     gone: dict[int, list[int]] = {}
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""What is drawn from the frames and their masks beside the masks themselves: the overlay and the matte."""
+"""Results that are drawn from frames and masks: the overlay and the matte."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipeline.footage.overlay import OverlayVideo
 
 @dataclass(frozen=True)
 class DrawingOptions:
-    """What is drawn.
+    """What to draw.
 
     Attributes:
         overlay: the masks over the frames, `overlay.mp4`.
-        matte: the form in which objects are cut out, `matte.mov`, `matte.webm` or the folder `matte`; None for none.
+        matte: format of the cut-out objects: `matte.mov`, `matte.webm` or the folder `matte`; None: no matte.
         objects: ids of the objects in the matte; all if None.
     """
 
@@ -33,13 +33,13 @@ class DrawingOptions:
 
     @property
     def names(self) -> list[str]:
-        """Names of what is written into the folder of results."""
+        """Names of the files and folders written into the folder of results."""
         matte = [] if self.matte is None else [MATTE if self.matte == "png" else f"{MATTE}.{self.matte}"]
         return [OVERLAY] * self.overlay + matte
 
 
 class Drawings:
-    """Write what is drawn; each video appears under its name when the block ends (see `VideoWriter`).
+    """Write the drawings; each video gets its name when the block ends (see `VideoWriter`).
 
     Args:
         out: the folder of results.
@@ -56,12 +56,12 @@ class Drawings:
         self._stack = ExitStack()
 
     def add(self, shot: Shot, mask: NDArray[np.uint8], opacity: NDArray[np.uint8] | None = None) -> None:
-        """Draw a frame; frames come in the order of time.
+        """Draw a frame; frames must come in temporal order.
 
         Args:
-            shot: the frame; all of one size.
+            shot: the frame; all have the same size.
             mask: uint8 H,W ids.
-            opacity: uint8 H,W, for soft edges of the matte; that of the mask if None.
+            opacity: uint8 H,W, for soft edges of the matte; from the mask if None.
 
         Raises:
             UserError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Object ids from a mask that a user has drawn, in the forms in which programs save one."""
+"""Read object ids from a mask that a user has drawn, in the formats in which programs save one."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from pipeline.footage.palettes import (
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
-_MOST_COLOURS = 6  # more than this are not worth a command that recolours them
-_BETWEEN = 0.75  # share of an id's pixels that touch another id, where smoothing made it
+_MOST_COLOURS = 6  # with more, no command that recolours them is suggested
+_BETWEEN = 0.75  # an id comes from smoothing if at least this share of its pixels touches another id
 
 
 def read_mask(path: Path, known: KnownColours | None = None) -> NDArray[np.uint8]:
     """Read a mask from a PNG. The rules are those of the table in docs/segment.md.
 
-    Grey values are ids, and indices where index 0 is seen as background. Colours are ids where they are exactly those
-    of DAVIS' palette; black and transparent are background. A mask of nothing but black and white has one object, the
-    white part. What was not plain is logged.
+    Grey values are ids, and so are palette indices if index 0 looks like background. Colours are ids if they are
+    exactly those of DAVIS' palette; black and transparent are background. A mask that is only black and white has one
+    object, the white part. Unusual cases are logged.
 
     Args:
         path: the file.
-        known: colours of other masks of the same video, which are the same objects here.
+        known: colours of other masks of the same video, which mean the same objects here.
 
     Returns:
-        uint8 H,W: 0 background, 1 to 254 objects (maybe none), 255 void.
+        uint8 H,W: 0 background, 1 to 254 objects (possibly none), 255 void.
 
     Raises:
-        UserError: missing or unreadable, not a PNG, other colours, half-transparent or smoothed borders, or more
-            objects than a run takes.
+        UserError: the file is missing, unreadable or not a PNG, or has other colours, half-transparent or smoothed
+            borders, or more objects than a run supports.
     """
     try:
         data = path.read_bytes()
@@ -73,7 +73,7 @@ def read_mask(path: Path, known: KnownColours | None = None) -> NDArray[np.uint8
 
 
 def _bits(data: bytes) -> int:
-    """Bits a value, from the header of a PNG."""
+    """Bits per value, from the header of a PNG."""
     return data[24] if len(data) > 24 else 8
 
 
@@ -98,7 +98,7 @@ def _read(image: Image.Image, bits: int, path: Path, known: KnownColours) -> Rea
 
 
 def _grey(values: NDArray[np.integer], top: int, path: Path) -> Reading:
-    """Ids of grey values; of black and white where there is nothing else."""
+    """Ids from grey values, or from black and white if there are no others."""
     if np.isin(values, (0, top)).all():
         return Reading(np.where(values == top, VOID, 0).astype(np.uint8), exact=True, top=top)
     if values.max() > VOID:
@@ -122,7 +122,7 @@ def _coloured(rgba: NDArray[np.uint8], path: Path) -> Reading:
 
 
 def _recolour(path: Path, colours: list[int]) -> str:
-    """The line that refuses a colour image, with the command that recolours it where there are few colours."""
+    """The error line for a colour image, with a command that recolours it if there are few colours."""
     free = [int(c) for c in DAVIS_PALETTE[1:VOID] @ PACK if c not in colours]
     unknown = [c for c, known in zip(colours, davis_ids(np.array(colours))) if known < 0]
     if len(unknown) > _MOST_COLOURS:
@@ -140,13 +140,13 @@ def _recolour(path: Path, colours: list[int]) -> str:
 
 
 def _check_objects(reading: Reading, path: Path) -> None:
-    """Refuse a smoothed mask, whose steps would each be an object, and more objects than a run takes."""
+    """Refuse a smoothed mask, whose steps would each be an object, and more objects than a run supports."""
     ids = object_ids(reading.ids)
     steps = [] if reading.exact else _steps(reading.ids)
     if len(steps) > 2 and 2 * len(steps) > len(ids):
         way_out = "draw it without smoothing"
         if reading.top is not None:
-            percent = 100 * (ids[-1] / 2) / reading.top  # half of what the object has, so that something is left
+            percent = 100 * (ids[-1] / 2) / reading.top  # half of the object's value, so that something remains
             way_out += f", or, for one object: magick {quote(str(path))} -threshold {percent:.2g}% mask.png"
         raise UserError(
             f"{path} holds {len(ids)} different values ({ids[0]} to {ids[-1]}), most of them only in thin lines beside "
@@ -158,7 +158,7 @@ def _check_objects(reading: Reading, path: Path) -> None:
 
 
 def _steps(mask: NDArray[np.uint8]) -> list[int]:
-    """Ids that smoothing may have made: nowhere three pixels square, and nearly everywhere beside another id."""
+    """Ids that smoothing may have made: no 3x3 pixels anywhere, and nearly always next to another id."""
     square = np.ones((3, 3), np.uint8)
     eroded, dilated = cv2.erode(mask, square), cv2.dilate(mask, square)
     whole = set(object_ids(np.where(eroded == dilated, mask, 0).astype(np.uint8)))

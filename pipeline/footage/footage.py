@@ -23,8 +23,8 @@ class Shot:
     """One frame.
 
     Attributes:
-        name: what its mask is named after.
-        seconds: when it is shown.
+        name: of the frame, and of its mask.
+        seconds: time at which it is shown.
         rgb: uint8 H,W,3, upright.
     """
 
@@ -34,17 +34,17 @@ class Shot:
 
 
 class Footage(Protocol):
-    """Frames that can be gone through any number of times.
+    """Frames that can be read any number of times.
 
     Attributes:
-        length: number of frames; None where it is not known.
+        length: number of frames; None if unknown.
     """
 
     length: int | None
 
     @property
     def broken_off(self) -> str | None:
-        """What is missing at the end of it; None if nothing is known to be. Complete once all shots were taken."""
+        """What is missing at the end; None if nothing is known to be missing. Final once all shots have been read."""
         ...
 
     def shots(self, start: int = 0, stop: int | None = None) -> Iterator[Shot]:
@@ -52,11 +52,11 @@ class Footage(Protocol):
         ...
 
     def name_of(self, index: int) -> str:
-        """What a frame is named."""
+        """The name of a frame."""
         ...
 
     def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:
-        """At most `count` frames, uint8 H,W,3, from all over it; as little else is read as can be."""
+        """At most `count` frames, uint8 H,W,3, spread over the video; as little else as possible is read."""
         ...
 
 
@@ -67,7 +67,7 @@ class VideoFootage:
         path: the file.
 
     Attributes:
-        files: what it is read from.
+        files: the files that are read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,11 +85,11 @@ class VideoFootage:
         return re.fullmatch(r"[0-9]{5,}", name) is not None
 
     def name_of(self, index: int) -> str:
-        """What a frame is named."""
+        """The name of a frame."""
         return f"{index:05d}"
 
     def index_of(self, name: str) -> int | None:
-        """The frame of a name, padded with zeros or not; None where it is not a number."""
+        """Index of the frame with a name, padded with zeros or not; None if the name is not a number."""
         return int(name) if re.fullmatch(r"[0-9]+", name) else None
 
     def shots(self, start: int = 0, stop: int | None = None) -> Iterator[Shot]:
@@ -103,32 +103,32 @@ class VideoFootage:
 
 
 class ImageFootage:
-    """Image files in the natural order of their names; frames are named as the files.
+    """Image files in the natural order of their names; frames have the names of the files.
 
     Args:
         paths: the files.
-        origin: what the user gave, for messages.
+        origin: the user's argument, for messages.
 
     Attributes:
-        files: what it is read from.
+        files: the files that are read.
     """
 
     def __init__(self, paths: Sequence[Path], origin: str) -> None:
         self._images = ImageFiles(paths, origin)
         self.files = self._images.paths
         self.length: int | None = len(self.files)
-        self.broken_off: str | None = None  # an image that is cut off is an error of its own
+        self.broken_off: str | None = None  # an image that is cut off is a separate error
 
     def names(self, name: str) -> bool:
         """Whether a frame has this name."""
         return self._images.place_of(name) is not None
 
     def name_of(self, index: int) -> str:
-        """What a frame is named."""
+        """The name of a frame."""
         return self.files[index].stem
 
     def index_of(self, name: str) -> int | None:
-        """The frame of a name, on any file system; None where there is none."""
+        """Index of the frame with a name, on any file system; None if there is none."""
         return self._images.place_of(name)
 
     def shots(self, start: int = 0, stop: int | None = None) -> Iterator[Shot]:
@@ -142,10 +142,10 @@ class ImageFootage:
 
 
 def open_footage(source: str) -> VideoFootage | ImageFootage:
-    """Open a video file, a folder of images or a glob; what exists under a name is not taken for a glob.
+    """Open a video file, a folder of images or a glob; the name of an existing file is not read as a glob.
 
     Raises:
-        UserError: there is nothing, or nothing that can be read.
+        UserError: there is no such file, or it cannot be read.
     """
     path = Path(source) if os.path.lexists(source) else Path(source).expanduser()
     try:

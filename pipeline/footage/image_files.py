@@ -1,4 +1,4 @@
-"""Image files that are the frames of one video: which of a folder they are, in which order, and that they fit."""
+"""Image files as the frames of one video: which files of a folder, their order, and checks that they fit."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ class ImageFiles:
     """Images in the natural order of their names (2 before 10), all of one size.
 
     Args:
-        paths: the files; the head of each is read at once, the rest when its turn comes.
-        origin: what the user gave, for messages.
+        paths: the files; the header of each is read at the start, the rest when it is needed.
+        origin: the user's argument, for messages.
 
     Attributes:
         paths: the files in order.
 
     Raises:
-        UserError: no file, two that would share the name of a mask, an unreadable or animated one, or several sizes.
+        UserError: there is no file, two files would have the same mask name, one is unreadable or animated, or there
+            are several sizes.
     """
 
     def __init__(self, paths: Sequence[Path], origin: str) -> None:
@@ -49,7 +50,7 @@ class ImageFiles:
             if other != path:
                 raise UserError(
                     f"{origin} holds several images named {path.stem} ({other} and {path}); expected different names, "
-                    "since masks are named after them; move some away"
+                    "because masks are named after them; move some away"
                 )
         heads = [_head(path) for path in self.paths]
         for path, head in zip(self.paths, heads):
@@ -60,14 +61,14 @@ class ImageFiles:
         self._size: tuple[int, ...] | None = None
 
     def place_of(self, name: str) -> int | None:
-        """The place in the order of the file whose name without its suffix is this, on any file system."""
+        """Index of the file whose name without its suffix is this, on any file system."""
         return self._places.get(_plain(name))
 
     def read(self, place: int) -> NDArray[np.uint8]:
-        """A frame, uint8 H,W,3 RGB, by its place in the order.
+        """A frame, uint8 H,W,3 RGB, by its index.
 
         Raises:
-            UserError: it cannot be decoded, or its size is not that of the one read first.
+            UserError: it cannot be decoded, or its size differs from the first one's.
         """
         path = self.paths[place]
         rgb = decode_rgb(_bytes(path), str(path))
@@ -84,10 +85,10 @@ class ImageFiles:
 
 
 def pick_images(paths: Sequence[Path], origin: str) -> list[Path]:
-    """The images among files; logs which were left out. Hidden files are the system's and do not count.
+    """The images among files; logs which were left out. Hidden files are ignored, because they belong to the system.
 
     Raises:
-        UserError: there are files, but none of them is an image that is read here.
+        UserError: there are files, but none of them is a supported image.
     """
     paths = sorted((path for path in paths if not path.name.startswith(".")), key=_natural)
     images = [path for path in paths if path.suffix.lower() in IMAGES and path.is_file()]
@@ -104,7 +105,7 @@ def pick_images(paths: Sequence[Path], origin: str) -> list[Path]:
 
 
 class _Head(NamedTuple):
-    """What an image says of itself before it is decoded."""
+    """What the header of an image says."""
 
     size: tuple[int, int]  # H, W, upright
     alpha: bool
@@ -116,20 +117,20 @@ def _head(path: Path) -> _Head:
             return _inspect(path, image)
     except UserError:
         raise
-    except Exception:  # damaged heads raise nearly anything; decoding names the fault, or finds a way
+    except Exception:  # damaged headers raise nearly anything; decoding reports the fault, or succeeds
         rgb = decode_rgb(_bytes(path), str(path))
         return _Head((rgb.shape[0], rgb.shape[1]), alpha=False)
 
 
 def _inspect(path: Path, image: Image.Image) -> _Head:
-    # the second picture in a JPEG is a phone's map of depth or brightness; in other formats the pictures make a film
+    # a second picture in a JPEG is a phone's map of depth or brightness; in other formats it is an animation
     if image.format not in ("JPEG", "MPO") and getattr(image, "n_frames", 1) > 1:
         raise UserError(
-            f"{path} is animated or has several pages; expected one picture a file; make a video of it, or a folder of "
-            "pictures"
+            f"{path} is animated or has several pages; expected one image per file; make a video of it, or a folder of "
+            "images"
         )
     width, height = image.size
-    # a PNG's EXIF behind its pixels is not looked for: Pillow would decode them; a TIFF's size is upright already
+    # EXIF after a PNG's pixels is not read, because Pillow would have to decode the pixels; a TIFF's size is upright
     looked_at = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
     if looked_at and image.getexif().get(_ORIENTATION) in _TRANSPOSED:
         width, height = height, width
@@ -148,7 +149,7 @@ def _natural(path: Path) -> tuple[NaturalKey, str]:
 
 
 def _plain(name: str) -> str:
-    """What names have in common that are one on some file system: case and the form of accents do not count."""
+    """Common form of names that are the same on some file systems, which ignore case and the encoding of accents."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

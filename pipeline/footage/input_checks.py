@@ -1,4 +1,4 @@
-"""Whether a video, its masks and the folder for the results fit each other, told before anything is computed."""
+"""Check, before anything is computed, that a video, its masks and the folder of results fit together."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.footage.footage import Footage, ImageFootage, VideoFootage
 
-OVERLAY = "overlay.mp4"  # names of what is written beside the masks
-MATTE = "matte"  # a folder, or with a suffix a video
-_UNFINISHED = re.compile(r"\..+\.(?:png|mp4|mov|webm)\.([0-9]+)\.tmp")  # of core/files.py and VideoWriter
+OVERLAY = "overlay.mp4"  # names of what is written next to the masks
+MATTE = "matte"  # a folder; with a suffix, a video
+_UNFINISHED = re.compile(
+    r"\..+\.(?:png|mp4|mov|webm)\.([0-9]+)\.tmp"
+)  # temporary names from core/files.py and VideoWriter
 _DRAWN = (OVERLAY, f"{MATTE}.mov", f"{MATTE}.webm")
 
 
 def check_masks(footage: Footage, masks: Mapping[int, NDArray[np.uint8]]) -> tuple[int, int]:
-    """See that masks and footage fit, for which one frame is read.
+    """Check that masks and footage fit; reads one frame.
 
     Returns:
         H, W of the frames.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not fit.
     """
     if footage.length is not None and max(masks) >= footage.length:
         raise UserError(
@@ -45,21 +47,21 @@ def check_masks(footage: Footage, masks: Mapping[int, NDArray[np.uint8]]) -> tup
 
 
 def check_output(footage: VideoFootage | ImageFootage, masks: Mapping[int, Path], out: Path) -> None:
-    """See that masks can be written to a folder, and that none of them takes the place of an input.
+    """Check that masks can be written to a folder, and that none of them would overwrite an input.
 
     Raises:
-        UserError: they cannot, or one would.
+        UserError: they cannot be written, or one would overwrite an input.
     """
     there = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        what = "is no folder" if not there.is_dir() else "may not be written to"
-        raise UserError(f"{there} {what}; expected a folder for the masks, or room for one; give another --out")
+        what = "is not a folder" if not there.is_dir() else "may not be written to"
+        raise UserError(f"{there} {what}; expected a folder for the masks, or a place to create it; give another --out")
     beside = [path for path in footage.files if _lies_in(path, out)]
     beside += [path for path in footage.files if _lies_in(path, out / MATTE)]
     if beside and (isinstance(footage, ImageFootage) or beside[0].name in _DRAWN):
         raise UserError(
-            f"{out} holds what is to be segmented ({beside[0].name}), which results would overwrite or be taken for; "
-            "expected a folder of its own; give another --out"
+            f"{out} contains the input ({beside[0].name}), which results would overwrite or be mistaken for; "
+            "expected a separate folder; give another --out"
         )
     for path in masks.values():
         if _lies_in(path, out) and path.suffix.lower() == ".png" and footage.names(path.stem):
@@ -70,10 +72,10 @@ def check_output(footage: VideoFootage | ImageFootage, masks: Mapping[int, Path]
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder where there is none; remove unfinished files of runs that were killed.
+    """Create a folder if it does not exist; remove unfinished files of killed runs.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -83,10 +85,10 @@ def make_folder(path: Path) -> None:
                 leftover.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be made ({error.strerror}); expected a folder for the masks; give another --out"
+            f"{path} cannot be created ({error.strerror}); expected a folder for the masks; give another --out"
         ) from None
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether a file or what it links to stands in a folder."""
+    """Whether a file, or the file it links to, is in a folder."""
     return folder.resolve() in (path.parent.resolve(), path.resolve().parent)

@@ -1,4 +1,4 @@
-"""The masks of a command line: files, `INDEX:file`, and folders with files named like the frames."""
+"""Masks from the command line: files, `INDEX:file`, and folders with files named like the frames."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GivenMasks(NamedTuple):
     """Masks for frames of a video.
 
     Attributes:
-        files: frame index -> file, also of masks without an object.
+        files: frame index -> file, including masks without an object.
         ids: frame index -> uint8 H,W ids; each has at least one object.
     """
 
@@ -33,15 +33,15 @@ class GivenMasks(NamedTuple):
 
 
 def read_masks(arguments: Sequence[str], footage: VideoFootage | ImageFootage) -> GivenMasks:
-    """Read the masks of the command line; what was found in them is logged.
+    """Read the masks of the command line and log what they contain.
 
     Args:
         arguments: `MASK.png` (frame 0), `INDEX:MASK.png`, or a folder.
         footage: the video, whose frames the files of a folder are named after.
 
     Raises:
-        UserError: a missing file, two for one frame, a file that belongs to no frame, one that holds no object, or see
-            `read_mask`. In a folder only all files together have to hold an object.
+        UserError: a file is missing, belongs to no frame or has no object, there are two files for one frame, or see
+            `read_mask`. For a folder, it is enough that one of its files has an object.
     """
     known, files, ids = KnownColours(), dict[int, Path](), dict[int, NDArray[np.uint8]]()
     for argument in arguments:
@@ -92,7 +92,7 @@ def _parse(argument: str, footage: VideoFootage | ImageFootage) -> dict[int, Pat
 
 
 def _in_folder(folder: Path, footage: VideoFootage | ImageFootage) -> dict[int, Path]:
-    """The masks of a folder by the frames that they are named after."""
+    """The masks of a folder, by the index of the frame with the same name."""
     files = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_natural)
     masks = [path for path in files if path.suffix.lower() == ".png" and path.is_file()]
     if not masks:
@@ -128,7 +128,7 @@ def _frame_name(path: Path) -> str:
 
 
 def _numbers(names: dict[Path, str]) -> dict[Path, str]:
-    """The numbers at the end of names that begin alike, as programs that annotate videos number frames."""
+    """The numbers at the end of names with a common beginning, as written by programs that annotate videos."""
     parts = {path: re.fullmatch(r"(.*?)([0-9]+)", name) for path, name in names.items()}
     if len({match[1] for match in parts.values() if match}) > 1:
         return names

@@ -1,4 +1,4 @@
-"""Objects cut out of their video: pictures with opacity, as a video for editing or for browsers, or as PNGs."""
+"""Objects cut out of their video: frames with opacity, as a video for editing or for browsers, or as PNGs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from pipeline.footage.write_errors import writing
 MatteForm = Literal["mov", "webm", "png"]
 MATTE_FORMS: tuple[MatteForm, ...] = get_args(MatteForm)
 
-_MARGIN = 8  # pixels around the objects that keep their colours, which scaling and compression mix in
-_CLEAR, _OPAQUE = 0.25, 0.75  # probabilities between which opacity rises: low ones lie like a haze over the frame
+_MARGIN = 8  # pixels around the objects keep their colours, because scaling and compression mix them in
+_CLEAR, _OPAQUE = (
+    0.25,
+    0.75,
+)  # opacity rises between these probabilities; otherwise low ones would look like haze over the frame
 _CODINGS: Mapping[str, Coding] = {
     "mov": Coding(
         container="mov",
@@ -49,10 +52,10 @@ def parse_objects(text: str, masks: Mapping[int, NDArray[np.uint8]]) -> list[int
 
     Args:
         text: ids, separated by commas.
-        masks: the masks that are given.
+        masks: the given masks.
 
     Raises:
-        UserError: not numbers, or an object that no mask has.
+        UserError: the ids are not numbers, or no mask has such an object.
     """
     known = sorted({i for mask in masks.values() for i in object_ids(mask)})
     parts = [part.strip() for part in text.split(",")]
@@ -66,7 +69,7 @@ def parse_objects(text: str, masks: Mapping[int, NDArray[np.uint8]]) -> list[int
 
 
 def cut_out(rgb: NDArray[np.uint8], opacity: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colours and opacity; colours are as in the frame (not multiplied), and black away from what is seen.
+    """Colours and opacity; colours are the frame's (not multiplied by opacity), and black far from the objects.
 
     Args:
         rgb: uint8 H,W,3.
@@ -80,7 +83,7 @@ def cut_out(rgb: NDArray[np.uint8], opacity: NDArray[np.uint8]) -> NDArray[np.ui
 
 
 def opacity_of(mask: NDArray[np.uint8], objects: Sequence[int] | None) -> NDArray[np.uint8]:
-    """Opacity of the objects of a mask: 255 inside, else 0.
+    """Opacity of the objects of a mask: 255 inside, otherwise 0.
 
     Args:
         mask: uint8 H,W ids.
@@ -103,12 +106,12 @@ def soft_opacity(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 class MatteVideo(VideoWriter):
-    """Write objects cut out, as a video with opacity; see `VideoWriter`.
+    """Write cut-out objects as a video with opacity; see `VideoWriter`.
 
     Args:
         path: the file to write.
         form: "mov" for ProRes 4444, which editing programs read, "webm" for VP9, which browsers play.
-        objects: ids of the objects that are seen; all if None.
+        objects: ids of the objects to show; all if None.
     """
 
     def __init__(self, path: Path, form: Literal["mov", "webm"], objects: Sequence[int] | None) -> None:
@@ -119,20 +122,20 @@ class MatteVideo(VideoWriter):
         """Add a frame.
 
         Args:
-            shot: the frame; all of one size.
+            shot: the frame; all have the same size.
             mask: uint8 H,W ids.
-            opacity: uint8 H,W, for soft edges; that of the mask if None.
+            opacity: uint8 H,W, for soft edges; from the mask if None.
         """
         opacity = opacity_of(mask, self._objects) if opacity is None else opacity
         self.write(cut_out(shot.rgb, opacity), shot.seconds)
 
 
 class MatteImages:
-    """Write objects cut out, as an RGBA PNG for each frame.
+    """Write cut-out objects as an RGBA PNG for each frame.
 
     Args:
-        folder: where `<frame>.png` are written; made with the first.
-        objects: ids of the objects that are seen; all if None.
+        folder: of the files `<frame>.png`; created with the first one.
+        objects: ids of the objects to show; all if None.
     """
 
     def __init__(self, folder: Path, objects: Sequence[int] | None) -> None:

@@ -1,4 +1,4 @@
-"""A video of the masks over the frames, H.264 in MP4, which every browser plays."""
+"""A video of the masks drawn over the frames: H.264 in MP4, which every browser plays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CODING = Coding(
 
 
 class OverlayVideo(VideoWriter):
-    """Write the masks over the frames; see `VideoWriter`.
+    """Write a video of the masks drawn over the frames; see `VideoWriter`.
 
     Args:
         path: the .mp4 to write.
@@ -34,8 +34,9 @@ class OverlayVideo(VideoWriter):
         """Add a frame.
 
         Args:
-            rgb: uint8 H,W,3; all frames of one size. The last line of an odd side is doubled: H.264 takes even ones.
+            rgb: uint8 H,W,3; all frames have the same size. The last row or column of an odd side is doubled, because
+                H.264 needs even sides.
             mask: uint8 H,W ids.
-            seconds: when it is shown; see `VideoWriter.write`.
+            seconds: time at which it is shown; see `VideoWriter.write`.
         """
         self.write(overlay(rgb, mask), seconds)

@@ -1,4 +1,4 @@
-"""Object ids of indexed PNGs: what a person sees decides, not the order in which a program stored the colours."""
+"""Object ids of indexed PNGs: the visible colours decide, not the order in which a program stored them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pipeline.core.runtime import log
 
 BLACK, WHITE = 0x000000, 0xFFFFFF
 PACK = np.array([1 << 16, 1 << 8, 1])  # R, G, B to 0xRRGGBB
-_DARK, _LIGHT = 32, 224  # values below and from which two colours are taken for black and white
-MOST_OBJECTS = 100  # more than this are a picture, or do not fit into one run
+_DARK, _LIGHT = 32, 224  # two colours below and above these values count as black and white
+MOST_OBJECTS = 100  # with more, the image is a photo, or does not fit into one run
 
 
 class Reading(NamedTuple):
-    """Ids as they were read.
+    """The ids of a mask.
 
     Attributes:
-        ids: uint8 H,W: 0 background, 255 void, or the white part of a mask that is black and white.
-        exact: whether smoothing cannot have made any of the ids.
-        top: the value of white, where the ids are grey values; None where they are of colours.
+        ids: uint8 H,W: 0 background, 255 void, or the white part of a black-and-white mask.
+        exact: whether none of the ids can come from smoothing.
+        top: the value of white if the ids are grey values; None if they are colours.
     """
 
     ids: NDArray[np.uint8]
@@ -35,13 +35,13 @@ class Reading(NamedTuple):
 
 
 class KnownColours:
-    """The colours of objects over all masks of a command, so that one colour is one object in all of them."""
+    """The colours of objects in all masks of a command, so that a colour means the same object in all of them."""
 
     def __init__(self) -> None:
         self._ids: dict[int, int] = {}
 
     def by_index(self, objects: dict[int, int], path: Path) -> dict[int, int]:
-        """Ids of palette indices that are ids by themselves, unless an earlier mask had a colour under another id.
+        """Ids of palette indices that are used as ids, unless an earlier mask had the same colour with another id.
 
         Args:
             objects: index -> colour 0xRRGGBB.
@@ -68,7 +68,7 @@ class KnownColours:
             Index -> id.
 
         Raises:
-            UserError: more objects than there may be.
+            UserError: there are too many objects.
         """
         for colour in objects.values():
             if colour not in self._ids:
@@ -77,7 +77,7 @@ class KnownColours:
         if len(found) > MOST_OBJECTS or max(found, default=0) >= VOID:
             raise too_many(path, len(found))
         shown = ", ".join(f"{hex_of(found[i])} object {i}" for i in sorted(found)[:6])
-        log(f"{path} has its colours in an order of its own: read by colour, {shown}{', ...' * (len(found) > 6)}")
+        log(f"{path} has its colours in an unusual order: they are read by colour, {shown}{', ...' * (len(found) > 6)}")
         return {index: self._ids[colour] for index, colour in objects.items()}
 
 
@@ -87,10 +87,10 @@ def read_indexed(image: Image.Image, path: Path, known: KnownColours) -> Reading
     Args:
         image: the image.
         path: its file, for messages.
-        known: colours of the masks that were read before it.
+        known: colours of masks that were read earlier.
 
     Raises:
-        UserError: half-transparent colours, or no colour that could be background.
+        UserError: there are half-transparent colours, or no colour can be background.
     """
     indices = np.array(image, np.uint8)
     used = np.unique(indices)
@@ -109,7 +109,7 @@ def read_indexed(image: Image.Image, path: Path, known: KnownColours) -> Reading
     if grey and ground == BLACK and seen[0] != BLACK:
         return Reading((seen & 0xFF).astype(np.uint8)[indices], exact=False, top=VOID)
     table = np.zeros(256, np.uint8)
-    if ground in (None, seen[0]):  # the indices are ids; black at other indices than 0 is taken for a short palette
+    if ground in (None, seen[0]):  # the indices are ids; black at other indices than 0 means a short palette
         ids = known.by_index({int(i): int(seen[i]) for i in used if i not in (0, VOID) and not clear[i]}, path)
         table[VOID] = VOID
     else:
@@ -119,7 +119,7 @@ def read_indexed(image: Image.Image, path: Path, known: KnownColours) -> Reading
 
 
 def _black_and_white(colours: NDArray[np.int64]) -> bool:
-    """Whether colours 0xRRGGBB are white and black, or are seen as such (JPEG and reduced colours shift them a bit)."""
+    """Whether colours 0xRRGGBB are white and black, or look like it (JPEG and colour reduction shift them a little)."""
     if np.sum(colours == WHITE) == 1 and np.isin(colours, (BLACK, WHITE)).all():
         return True
     channels = colours[:, None] // PACK % 256
@@ -127,7 +127,7 @@ def _black_and_white(colours: NDArray[np.int64]) -> bool:
 
 
 def _ground(seen: NDArray[np.int64], used: NDArray[np.uint8], path: Path) -> int | None:
-    """The colour that is background; None where index 0, which would be it, is nowhere in the image."""
+    """The background's index; None if it would be index 0, which does not occur in the image."""
     if BLACK in seen[used] or seen[0] == BLACK:
         return BLACK
     if WHITE in seen[used]:
@@ -143,7 +143,7 @@ def _ground(seen: NDArray[np.int64], used: NDArray[np.uint8], path: Path) -> int
 
 
 def _palette(image: Image.Image) -> NDArray[np.int64]:
-    """Colours 0xRRGGBB of all 256 indices; black where the palette ends before."""
+    """Colours 0xRRGGBB of all 256 indices; black after the end of the palette."""
     palette = np.zeros(256, np.int64)
     entries = np.asarray(image.getpalette("RGB"), np.int64).reshape(-1, 3)
     palette[: len(entries)] = entries @ PACK
@@ -165,21 +165,21 @@ def _transparent(image: Image.Image, used: NDArray[np.uint8], path: Path) -> NDA
 
 
 def is_opaque(alpha: NDArray[np.uint8], path: Path) -> NDArray[np.bool_]:
-    """Where alpha values are 255 and not 0.
+    """Whether alpha values are 255 (True) or 0 (False).
 
     Raises:
-        UserError: one lies between them.
+        UserError: a value is in between.
     """
     if ((alpha > 0) & (alpha < 255)).any():
         raise UserError(
-            f"{path} is half-transparent in places; expected pixels that are of an object or not; draw it without "
+            f"{path} is half-transparent in some pixels; expected each pixel in an object or not; draw it without "
             f"smoothing, or, for one object cut out: magick {quote(str(path))} -alpha extract -threshold 50% mask.png"
         )
     return alpha > 0
 
 
 def davis_ids(colours: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Ids of colours 0xRRGGBB, -1 where DAVIS has no such colour."""
+    """Ids of colours 0xRRGGBB; -1 if DAVIS has no such colour."""
     palette = DAVIS_PALETTE @ PACK
     order = np.argsort(palette)
     found = order[np.searchsorted(palette, colours, sorter=order).clip(max=len(palette) - 1)]
@@ -192,7 +192,7 @@ def hex_of(colour: int) -> str:
 
 
 def too_many(path: Path, count: int) -> UserError:
-    """The error of a mask that holds more objects than one run takes."""
+    """The error for a mask with more objects than one run supports."""
     return UserError(
         f"{path} holds {count} objects; expected at most {MOST_OBJECTS} in a mask; leave some out, or spread them over "
         "several runs"

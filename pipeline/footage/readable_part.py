@@ -1,4 +1,4 @@
-"""The part of a video that can be read: its frames come first, the error that ends it afterwards."""
+"""The readable part of a video: first its frames, then the error that ends it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.footage.footage import Footage, Shot
 
 
 class ReadablePart:
-    """Frames up to the first one that cannot be read, so that all of them get their masks before the run fails.
+    """Frames up to the first unreadable one, so that all of them get masks before the run fails.
 
     Args:
         footage: the video.
@@ -29,7 +29,7 @@ class ReadablePart:
         self._ended = True
 
     def fault(self, count: int) -> UserError | None:
-        """What is wrong with the video, once all its shots were taken; None if nothing is, or before that.
+        """What is wrong with the video, once all its shots have been read; None if nothing is, or before that.
 
         Args:
             count: number of masks that were written.
@@ -39,6 +39,6 @@ class ReadablePart:
         if self._footage.broken_off is None or not self._ended:
             return None
         return UserError(
-            f"the video breaks off after frame {count - 1} ({self._footage.broken_off}); expected a whole file; the "
-            f"masks of these {count} frames are whole; copy or download the file again for the rest"
+            f"the video breaks off after frame {count - 1} ({self._footage.broken_off}); expected a complete file; the "
+            f"masks of these {count} frames are complete; copy or download the file again for the rest"
         )

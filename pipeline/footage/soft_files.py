@@ -1,4 +1,4 @@
-"""What is written beside the masks: probabilities as grey pictures, and the table of doubt."""
+"""Files written next to the masks: probabilities as grey images, and the table of doubt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.core.files import write_bytes, write_text
 from pipeline.core.images import decode_mask, encode_png
 
-PROBABILITIES = "probabilities"  # folder of the pictures in the folder of results
+PROBABILITIES = "probabilities"  # folder of the images in the folder of results
 DOUBT = "doubt.csv"
 _COLUMNS = ("frame", "object", "pixels", "confidence", "doubt")
 
@@ -45,7 +45,7 @@ def write_probabilities(
         name: of the frame.
         ids: of the K objects.
         probabilities: float32 K,H,W in [0, 1].
-        keep: names of frames that stay as they are.
+        keep: names of frames whose files stay unchanged.
     """
     if name in keep:
         return
@@ -91,7 +91,7 @@ class DoubtTable:
         self._rows[index] = (name, rows)
 
     def take_over(self, index_of: Mapping[str, int]) -> None:
-        """Take the rows of some frames from the file of an earlier run, if there is one.
+        """Read the rows of some frames from the file of an earlier run, if there is one.
 
         Args:
             index_of: name -> index of these frames.

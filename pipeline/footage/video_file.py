@@ -18,30 +18,30 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UserError
 from pipeline.footage.completeness import missing_end
 
-STILL_RATE = 24.0  # frames a second where nothing says when they are shown
-_ENOUGH_KEYS = 16  # key frames that stand for a whole video
+STILL_RATE = 24.0  # frames per second if the file does not say when they are shown
+_ENOUGH_KEYS = 16  # with so many key frames, they represent the video
 
 
 class _Packets(NamedTuple):
-    """What a file holds, told without decoding it."""
+    """The content of a file, found without decoding it."""
 
-    shown: int  # packets of frames that are shown
+    shown: int  # number of packets of frames that are shown
     torn: bool  # whether the last one is cut off
-    keys: tuple[int, ...]  # places, among all packets, of those that need no other frame
+    keys: tuple[int, ...]  # indices, among all packets, of those that need no other frame
 
 
 class VideoFile:
-    """A video file that can be gone through any number of times, a frame at a time.
+    """A video file that can be read any number of times, one frame at a time.
 
-    Rotation and mirror flags are applied. Every frame that is shown comes once, however long it stays; frames that an
-    edit list cuts away do not come.
+    Rotation and mirror flags are applied. Every frame that is shown is returned once, however long it is shown; frames
+    that an edit list cuts away are not returned.
 
     Args:
         path: the file.
 
     Attributes:
-        broken_off: what is missing at the end of the file; None if nothing is known to be. Raw streams tell only once
-            their last frame has been decoded.
+        broken_off: what is missing at the end of the file; None if nothing is known to be missing. For raw streams this
+            is only known once their last frame has been decoded.
 
     Raises:
         UserError: it is not a video.
@@ -67,15 +67,15 @@ class VideoFile:
         """The frames, all or some of them.
 
         Args:
-            start: index of the first one to give; those before are decoded, but not converted.
-            stop: index of the first one not to give; all are given if None.
+            start: index of the first frame; those before it are decoded, but not converted.
+            stop: index after the last frame; None: up to the end.
 
         Yields:
-            Seconds, as the file counts them, and uint8 H,W,3 RGB.
+            Time in seconds according to the file, and uint8 H,W,3 RGB.
 
         Raises:
-            UserError: a frame cannot be decoded, or there is none. A frame at the place where the file breaks off ends
-                the video without an error; see `broken_off`.
+            UserError: a frame cannot be decoded, or there is none. If the file breaks off, the damaged frame at its end
+                ends the video without an error; see `broken_off`.
         """
         count, frame = 0, cast("VideoFrame | None", None)
         try:
@@ -93,21 +93,21 @@ class VideoFile:
         except (av.FFmpegError, OSError) as error:
             if not count or self.broken_off is None:
                 raise UserError(
-                    f"{self._path} cannot be decoded at frame {count} ({_line(error)}); the masks before it are whole; "
+                    f"{self._path} cannot be decoded at frame {count} ({_line(error)}); masks before it are complete; "
                     "repair the file (ffmpeg -i broken.mp4 repaired.mp4)"
                 ) from None
         if not count:
             raise UserError(f"{self._path} holds no frame; expected a video with at least one; give another file")
 
     def spread(self, count: int) -> Iterator[NDArray[np.uint8]]:
-        """Frames from all over the file, for statistics, without decoding all of a long one.
+        """Frames spread over the file, for statistics, without decoding all of a long file.
 
         Args:
-            count: the most to give.
+            count: largest number of frames.
 
         Yields:
-            uint8 H,W,3 RGB: key frames where the file has enough of them, which are decoded alone; otherwise every n-th
-            frame. What cannot be decoded is left out; `frames` says what is wrong with it.
+            uint8 H,W,3 RGB: only key frames if the file has enough of them; otherwise every n-th frame. Frames that
+            cannot be decoded are left out; `frames` reports what is wrong with them.
         """
         keys = self._packets.keys
         if self.length > count and len(keys) >= _ENOUGH_KEYS:
@@ -151,7 +151,7 @@ class VideoFile:
 
     @contextmanager
     def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        # file: or a colon in a name makes a protocol of what stands before it
+        # without `file:`, a name with a colon would be read as a protocol
         with av.open(f"file:{self._path}", metadata_errors="replace") as container:
             streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # no covers
             if not streams:
@@ -167,7 +167,7 @@ class VideoFile:
 
 
 def evenly(length: int, count: int) -> list[int]:
-    """At most `count` different places from 0 to length - 1, both ends among them, ascending."""
+    """At most `count` different indices from 0 to length - 1, including both ends, ascending."""
     return [int(i) for i in np.unique(np.linspace(0, length - 1, min(length, count)).round())] if length else []
 
 
@@ -176,10 +176,10 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
 
 
 class _Upright:
-    """Pictures of one stream as uint8 H,W,3 RGB, turned and mirrored as the file asks for.
+    """Pictures of one stream as uint8 H,W,3 RGB, rotated and mirrored according to the file.
 
-    The display matrix takes the point (x, y), y down, to (a x + c y, b x + d y). An angle in between is taken for the
-    nearest right one.
+    The display matrix takes the point (x, y), y down, to (a x + c y, b x + d y). Other angles are
+    rounded to the nearest multiple of 90 degrees.
     """
 
     def __init__(self) -> None:
@@ -188,9 +188,9 @@ class _Upright:
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         if frame.rotation != self._angle:
-            # not for every frame: one whose side data was looked at lives until Python gets to looking for cycles
+            # not for every frame, because a frame whose side data is read is freed only by the cycle collector
             self._angle, self._matrix = frame.rotation, _display_matrix(frame)
-        # FFmpeg converts in threads where not told otherwise, and at some widths one overwrites another's pixels
+        # by default FFmpeg converts in several threads, and at some widths one overwrites another's pixels
         rgb = np.asarray(frame.to_ndarray(format="rgb24", threads=1), np.uint8)
         across, b, c, down = self._matrix
         if abs(b) + abs(c) > abs(across) + abs(down):

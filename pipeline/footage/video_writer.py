@@ -1,4 +1,4 @@
-"""Writing a video file of pictures at given times; it appears under its name only when it is whole."""
+"""Write a video file from frames at given times; it only gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from numpy.typing import NDArray
 
 from pipeline.footage.write_errors import writing
 
-_CLOCK = 90_000  # ticks a second: any frame rate, also a changing one
-_THREADS = 4  # each holds frames, and their number is in the bytes of the file: not that of the machine's cores
-_STEP = _CLOCK // 24  # ticks from a frame to one whose time does not lie behind it, before there is another measure
+_CLOCK = 90_000  # ticks per second: fits any frame rate, also a varying one
+_THREADS = 4  # fixed, because each thread holds frames, and their number changes the bytes of the file
+_STEP = _CLOCK // 24  # step in ticks if the time does not increase and there is no earlier step
 
 
 @dataclass(frozen=True)
 class Coding:
-    """How a video is stored; colours are BT.709 of limited range.
+    """How a video is stored; colours are BT.709 with limited range.
 
     Attributes:
         container: FFmpeg's name of the container.
         codec: FFmpeg's name of the encoder.
-        pix_fmt: its kind of pixels.
+        pix_fmt: its pixel format.
         options: of the encoder.
-        even: whether it takes even sides only; the last row or column of an odd side is then doubled.
-        alpha: whether pictures have four channels, the last one opacity.
+        even: whether sides must be even; the last row or column of an odd side is then doubled.
+        alpha: whether frames have four channels, the last one opacity.
         container_options: of the container.
         metadata: of the stream.
     """
@@ -51,13 +51,13 @@ class Coding:
 
 
 class VideoWriter:
-    """Write a video; it appears under its name when the block ends, with what there is also after Ctrl-C.
+    """Write a video; it gets its name when the block ends; after Ctrl-C it has the frames so far.
 
-    An older file of this name stays where the block fails or adds no frame.
+    An older file of this name stays if the block fails or adds no frame.
 
     Args:
         path: the file to write.
-        coding: how.
+        coding: container, encoder and pixel format.
     """
 
     def __init__(self, path: Path, coding: Coding) -> None:
@@ -65,17 +65,17 @@ class VideoWriter:
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
-        self._shown = 0.0  # when the last frame is shown, by the footage
-        self._ticks = 0  # and by this video, which begins at 0
+        self._shown = 0.0  # time of the last frame in the footage
+        self._ticks = 0  # and in this video, which begins at 0
         self._step = _STEP
 
     def write(self, picture: NDArray[np.uint8], seconds: float) -> None:
-        """Add a picture.
+        """Add a frame.
 
         Args:
-            picture: uint8 H,W,3 RGB, or H,W,4 with opacity; all of one size.
-            seconds: when it is shown. The first time becomes 0; where time does not go on, as in joined files, the last
-                step is repeated.
+            picture: uint8 H,W,3 RGB, or H,W,4 with opacity; all have the same size.
+            seconds: time at which it is shown. The first time becomes 0; if the time does not increase, as in joined
+                files, the last step is repeated.
 
         Raises:
             UserError: the file cannot be written.
@@ -95,7 +95,7 @@ class VideoWriter:
                 format=self._coding.pix_fmt,
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
-                threads=1,  # several may overwrite each other's pixels
+                threads=1,  # several threads may overwrite each other's pixels
             )
             frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
             frame.pts, frame.time_base = self._ticks, Fraction(1, _CLOCK)
@@ -103,7 +103,7 @@ class VideoWriter:
 
     def _begin(self, height: int, width: int) -> tuple[OutputContainer, VideoStream]:
         coding = self._coding
-        # file: or a colon in a name makes a protocol of what stands before it
+        # without `file:`, a name with a colon would be read as a protocol
         container = av.open(
             f"file:{self._temporary}", "w", format=coding.container, options=dict(coding.container_options)
         )
@@ -114,7 +114,10 @@ class VideoWriter:
         context = stream.codec_context
         context.time_base = Fraction(1, _CLOCK)
         context.thread_count = _THREADS
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG  # or players guess by the size
+        context.colorspace, context.color_range = (
+            Colorspace.ITU709,
+            ColorRange.MPEG,
+        )  # otherwise players guess from the size
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         return container, stream
 
@@ -133,7 +136,7 @@ class VideoWriter:
                     self._container.close()
                     self._temporary.replace(self._path)
             else:
-                with suppress(av.FFmpegError):  # the error that is on its way says more
+                with suppress(av.FFmpegError):  # the first error says more
                     self._container.close()
         finally:
             self._temporary.unlink(missing_ok=True)

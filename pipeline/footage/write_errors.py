@@ -1,4 +1,4 @@
-"""One line for a result that cannot be written."""
+"""One error line for a result that cannot be written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def writing(path: Path) -> Iterator[None]:
     """Turn an error of the file system inside the block into one line.
 
     Args:
-        path: what is written.
+        path: of the file.
 
     Raises:
         UserError: it cannot be written.
@@ -25,6 +25,6 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (av.FFmpegError, OSError) as error:
         raise UserError(
-            f"{path} cannot be written ({error.strerror or error}); expected room and permission for the results; the "
-            "masks so far are whole; free some space or give another --out"
+            f"{path} cannot be written ({error.strerror or error}); expected space and permission for the results; the "
+            "masks so far are complete; free some space or give another --out"
         ) from None
