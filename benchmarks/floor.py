@@ -1,6 +1,7 @@
 """Where the time of inference goes, and how far each part is from the arithmetic floor.
 
     python -m benchmarks.floor
+    python -m benchmarks.floor --network lite --slots 6
     python -m benchmarks.floor --objects 5 --precision bf16 --resnet --plain
 
 For one frame with a memory of `--slots` frames: the operations of each part (a multiplication and an addition count as
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--width", type=int, default=854)
     parser.add_argument("--objects", type=int, default=1)
+    parser.add_argument("--network", choices=("paper", "lite"), default="paper", help="profile of the network")
     parser.add_argument("--slots", type=int, default=10, help="frames in the memory")
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
     parser.add_argument("--resnet", action="store_true", help="ResNet instead of ResNeSt")
@@ -134,9 +136,12 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     settings, device = load_settings(), pick_device(options.device)
-    switches = replace(settings.model, resnest=not options.resnet, depth=not options.plain, aspp=not options.plain)
+    lite = options.network == "lite"  # trained without depth
+    switches = replace(
+        settings.model, resnest=not options.resnet, depth=not (options.plain or lite), aspp=not options.plain
+    )
     torch.manual_seed(0)
-    plain = DSTM(switches, settings.profiles["paper"].network, awaits_weights=True)
+    plain = DSTM(switches, settings.profiles[options.network].network, awaits_weights=True)
     plain = plain.to(device).eval().requires_grad_(False)
     for precision in options.precision:
         fast = prepare(plain, precision)

@@ -1,6 +1,7 @@
 """Speed and peak memory of inference on whole videos, from decoding to PNG.
 
     python -m benchmarks.inference
+    python -m benchmarks.inference --network lite --precision fp32
     python -m benchmarks.inference --video frames/ --mask first.png --length 20 --weights stm.pt
     python -m benchmarks.inference --height 144 --width 256 --objects 2 --network sample --tta
     python -m benchmarks.inference --height 144 --width 256 --objects 2 --network sample --length 10000 --watch
@@ -47,12 +48,12 @@ from pipeline.settings import load_settings
 class Setting:
     """One line of the table."""
 
-    network: Literal["sample", "paper"]
+    network: Literal["sample", "paper", "lite"]
     precision: Literal["bf16", "fp32"]
     tta: bool
     resnest: bool
     device: str
-    memory_frames: int
+    memory_frames: int | None
     weights: Path | None
     watch: bool
     cold: bool
@@ -130,9 +131,11 @@ def measure(setting: Setting, footage: Footage, mask: NDArray[np.uint8]) -> tupl
     if setting.weights is not None:
         network = load_dstm(setting.weights, device)
     else:
-        switches = replace(settings.model, resnest=setting.resnest, depth=True)
+        depth_too = setting.network != "lite"  # the lite weights are trained without
+        switches = replace(settings.model, resnest=setting.resnest, depth=depth_too)
         network = DSTM(switches, params.network, awaits_weights=True).to(device).eval()
-    config = replace(params.infer, precision=setting.precision, memory_frames=setting.memory_frames)
+    frames = params.infer.memory_frames if setting.memory_frames is None else setting.memory_frames
+    config = replace(params.infer, precision=setting.precision, memory_frames=frames)
     depth = FrameDepth("constant", None, 2.0, 98.0, 0.0)
     segmenter = Segmenter(network, depth, InferSwitches(setting.tta), config, device)
     with tempfile.TemporaryDirectory() as out:
@@ -162,13 +165,15 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--width", type=int, default=854)
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 5], help="in the drawn video")
-    parser.add_argument("--network", choices=("sample", "paper"), default="paper", help="profile of the network")
+    parser.add_argument(
+        "--network", choices=("sample", "paper", "lite"), default="paper", help="profile of the network"
+    )
     parser.add_argument("--weights", type=Path, help="a D-STM checkpoint; it says what network it is")
     parser.add_argument("--watch", action="store_true", help="print speed and memory on the way")
     parser.add_argument("--cold", action="store_true", help="time the first run in the process")
     parser.add_argument("--resnet", action="store_true", help="ResNet instead of ResNeSt")
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
-    parser.add_argument("--memory-frames", type=int, default=0)
+    parser.add_argument("--memory-frames", type=int, help="in the memory (default: of the profile; 0: no limit)")
     parser.add_argument("--tta", action="store_true")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()

@@ -106,3 +106,16 @@ def test_bfloat16_needs_instructions_that_onednn_may_use(
     if limit:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert onednn._cpu_computes_bf16() is expected
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_a_limit_of_the_relu(packs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "_HAS_CONV", packs and onednn._HAS_CONV)
+    x = 20 * torch.randn(1, 16, 9, 12, generator=torch.Generator().manual_seed(0))
+    add = torch.randn(1, 8, 9, 12)
+    with torch.inference_mode():
+        conv = InferenceConv(SHAPES[0], torch.float32, relu=True, limit=6.0)
+        plain = SHAPES[0](x)
+        assert (plain > 6).any() and (plain < 0).any()
+        torch.testing.assert_close(conv(x), plain.clamp(0, 6), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(conv(x, add), (plain + add).clamp(0, 6), atol=1e-5, rtol=1e-5)

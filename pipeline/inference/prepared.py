@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, cast
 
 import torch
+from timm.models._efficientnet_blocks import InvertedResidual
 from timm.models.resnest import ResNestBottleneck
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from pipeline.core.kernels.winograd import WinogradConv, suits
 from pipeline.dstm.decoder import ResidualBlock
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import PairAttention, Rectify, fuse
+from pipeline.inference.inverted import InvertedBlock, is_inverted
 
 
 def prepare(network: DSTM, precision: Literal["bf16", "fp32"]) -> DSTM:
@@ -83,6 +85,8 @@ def _replace(module: nn.Module, dtype: torch.dtype) -> None:
     for name, child in list(module.named_children()):
         if isinstance(child, ResidualBlock):
             setattr(module, name, Residual(child, dtype))
+        elif is_inverted(child):
+            setattr(module, name, InvertedBlock(cast(InvertedResidual, child), dtype))
         elif _is_plain(child):
             setattr(module, name, Block(cast(Bottleneck, child), dtype))
         elif isinstance(child, nn.Conv2d):

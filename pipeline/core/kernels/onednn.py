@@ -74,13 +74,15 @@ class InferenceConv(nn.Module):
         conv: the convolution whose weights are used, on their device.
         dtype: type of the weights, of the arithmetic and of the output.
         relu: rectify the output.
+        limit: with `relu`, the largest value of the output, 6 for ReLU6; None: no limit.
     """
 
-    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> None:
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False, limit: float | None = None) -> None:
         super().__init__()
         if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             raise ValueError(f"only zero padding given as numbers is supported, not {conv}")
         self.relu = relu
+        self.limit = limit
         self.out_channels = conv.out_channels
         memory_format = torch.channels_last
         self.weight: Tensor
@@ -95,7 +97,7 @@ class InferenceConv(nn.Module):
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        """Map N,C,H,W of any float type to N,C',H',W': relu(conv(x) + add).
+        """Map N,C,H,W of any float type to N,C',H',W': relu(conv(x) + add), at most `limit`.
 
         Args:
             x: input, fastest in channels-last layout.
@@ -103,17 +105,19 @@ class InferenceConv(nn.Module):
         """
         x = x.to(self.weight.dtype)
         padding, stride, dilation = self._options
-        if not self._packs or (add is not None and self._groups > 1):
+        if not self._packs or (add is not None and (self._groups > 1 or self.limit is not None)):
             x = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, self._groups)
             x = x if add is None else x.add_(add)
-            return x.relu_() if self.relu else x
+            return x.clamp_(0, self.limit) if self.relu else x
         if self._packed is None:  # the best layout depends on the input's size; others work, too
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, padding, stride, dilation, self._groups, list(x.shape)
             )
         options = (self._packed, self.bias, padding, stride, dilation, self._groups)
         if add is None:
-            after = "relu" if self.relu else "none"
-            return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, *options, after, [], ""))
+            after, values = ("relu" if self.relu else "none"), list[float]()
+            if self.relu and self.limit is not None:
+                after, values = "hardtanh", [0.0, self.limit]
+            return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, *options, after, values, ""))
         options_after: tuple[object, ...] = ("add", 1.0, "relu" if self.relu else None, [], None)
         return cast(Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, add, *options, *options_after))
