@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
 from pipeline.core.errors import UserError
-from pipeline.core.params import build, merge
+from pipeline.core.params import Range, Seed, build, merge
 from pipeline.core.runtime import check_device
 from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.hourglass.config import DepthConfig, HourglassConfig, TrainDepthConfig
@@ -33,16 +33,11 @@ class RuntimeConfig:
     """
 
     device: str
-    workers: int
-    processes: int
+    workers: Annotated[int, Range(1, 1024)]
+    processes: Annotated[int, Range(1, 1024)]
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        if self.workers < 1 or self.processes < 1:
-            raise UserError(
-                f"runtime is workers {self.workers}, processes {self.processes}; expected at least 1 of each; correct "
-                "them in params.yaml"
-            )
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ class Settings:
     """
 
     profile: str
-    seed: int
+    seed: Seed
     model: Switches
     loss: LossSwitches
     infer: InferSwitches
@@ -127,10 +122,22 @@ def load_settings(path: Path = Path("params.yaml")) -> Settings:
         raise UserError(f"{path} does not exist in {Path.cwd()}; expected the parameters; run from the project's root")
     try:
         content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a YAML file ({' '.join(str(error).split())[:160]}); correct it") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}; expected a mapping of sections; correct it")
+    return settings_of(content)
+
+
+def settings_of(content: dict[str, Any]) -> Settings:
+    """Check the content of a parameters file.
+
+    Args:
+        content: what YAML gave.
+
+    Raises:
+        UserError: a key is unknown, missing, mistyped or given twice.
+    """
     shared, profiles = (_mapping(content, name) for name in ("shared", "profiles"))
     for key in shared:
         if key not in SHARED:

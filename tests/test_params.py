@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.core.errors import UserError
-from pipeline.core.params import build
-from pipeline.settings import load_settings
+from pipeline.core.params import Count, Range, build
+from pipeline.settings import load_settings, settings_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -235,3 +238,81 @@ def test_an_override_of_an_experiment_changes_one_line(override: str, line: str,
 def lines(text: str) -> list[str]:
     """The lines; an address that DVC folds, since it is longer than a line, is left out."""
     return re.sub(r"checkpoint:\s+https\S+\s+#.*", "", text).splitlines()
+
+
+def test_ranges_name_the_accepted_values() -> None:
+    @dataclass(frozen=True)
+    class Limited:
+        rate: Annotated[float, Range(0, 1, above=True, below=True)]
+        n: Count
+
+    assert build(Limited, {"rate": 0.5, "n": 1}, "") == Limited(0.5, 1)
+    for mapping, message in (
+        ({"rate": 0.0, "n": 1}, "x.rate is 0.0 (float); expected a number above 0 and below 1; correct it"),
+        ({"rate": 1, "n": 1}, "x.rate is 1 (int); expected a number above 0 and below 1"),
+        ({"rate": 0.5, "n": 0}, "x.n is 0 (int); expected an integer from 1 to 1000000000"),
+        ({"rate": 0.5}, "missing key x.n; expected an integer from 1 to 1000000000"),
+        ({"rate": 1e300, "n": 1}, "x.rate is 1e+300 (float); expected a number"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            build(Limited, mapping, "x")
+
+
+def leaves(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from leaves(value, (*path, key))
+    else:
+        yield path
+
+
+CONTENT = yaml.safe_load((ROOT / "params.yaml").read_text())
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=True), st.text(max_size=8), st.just([]), st.just({}),
+    st.sampled_from([0, -1, 10**30, -(10**30), 1e300, -1e300, "none", [None], [[]], {"a": 1}, [0], [-1], ["x"]]),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(sorted(leaves(CONTENT))), VALUES)
+def test_any_value_of_any_key_is_taken_or_refused_in_one_line(path: tuple[str, ...], value: Any) -> None:
+    content = deepcopy(CONTENT)
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    try:
+        settings_of(content)
+    except UserError as error:
+        assert "\n" not in str(error) and str(error)
+
+
+@pytest.mark.parametrize(
+    "path,value",
+    [
+        ("seed", -1),
+        ("world.frame_height", 0),
+        ("world.jpeg_quality", 101),
+        ("world.gentle.noise", -1.0),
+        ("world.davis.frames", 0),
+        ("world.stills.coco", -1),
+        ("shared.training.beta1", 1.0),
+        ("shared.network.aspp_dilations", [0]),
+        ("runtime.processes", 0),
+        ("runtime.workers", 10**6),
+        ("profiles.sample.network.width", 0.0),
+        ("profiles.sample.network.key_channels", 0),
+        ("profiles.sample.training.weight_decay", -1.0),
+        ("profiles.sample.training.decay_factor", 0.0),
+        ("profiles.sample.train_depth.seed", -1),
+    ],
+)
+def test_values_out_of_range_are_refused_with_their_path(path: str, value: Any) -> None:
+    content = deepcopy(CONTENT)
+    *parents, last = path.split(".")
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    with pytest.raises(UserError, match=rf"{re.escape(last)}(\[0\])? is .*; expected "):
+        settings_of(content)

@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline.core.errors import UserError
 
 T = TypeVar("T")
+
+_MAX_INT, _MAX_FLOAT = 2**63 - 1, 1e15  # beyond these torch and numpy raise errors of their own
+
+
+@dataclass(frozen=True)
+class Range:
+    """Accepted values of a number: `Annotated[int, Range(1, 100)]` as the type of a field.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        above: `low` itself is not accepted.
+        below: `high` itself is not accepted.
+    """
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is accepted."""
+        low = value > self.low if self.above else value >= self.low
+        return low and (value < self.high if self.below else value <= self.high)
+
+    def __str__(self) -> str:
+        if not self.above and not self.below:
+            return f"from {self.low:.12g} to {self.high:.12g}"
+        low, high = "above" if self.above else "of at least", "below" if self.below else "at most"
+        return f"{low} {self.low:.12g} and {high} {self.high:.12g}"
+
+
+Count = Annotated[int, Range(1, 10**9)]
+Natural = Annotated[int, Range(0, 10**9)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Share = Annotated[float, Range(0, 1)]
+NonNegative = Annotated[float, Range(0, 10**9)]
+Positive = Annotated[float, Range(0, 10**9, above=True)]
 
 
 class Section(dict[str, Any]):
@@ -97,6 +134,12 @@ def convert(kind: Any, value: Any, path: str) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         return build(kind, value, path)
     origin = get_origin(kind)
+    if origin is Annotated:
+        base, limits = get_args(kind)
+        number = convert(base, value, path)
+        if not limits.holds(number):
+            raise _mistyped(kind, value, path)
+        return number
     if origin in (Union, types.UnionType):
         if type(value) in get_args(kind):  # nothing, or a value of one of several plain types
             return value
@@ -118,7 +161,7 @@ def convert(kind: Any, value: Any, path: str) -> Any:
         return {str(key): convert(get_args(kind)[1], item, _join(path, str(key))) for key, item in value.items()}
     if kind is float:
         return _to_float(value, path)
-    if kind in (bool, int, str) and type(value) is kind:
+    if kind in (bool, int, str) and type(value) is kind and not (kind is int and abs(value) > _MAX_INT):
         return value
     raise _mistyped(kind, value, path)
 
@@ -130,13 +173,13 @@ def _to_float(value: Any, path: str) -> float:
             value = float(value)
         except ValueError:
             raise _mistyped(float, value, path) from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_FLOAT:
         raise _mistyped(float, value, path)
     return float(value)
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
-    return get_type_hints(cls)
+    return get_type_hints(cls, include_extras=True)
 
 
 def _names(cls: type[Any]) -> list[str]:
@@ -162,6 +205,9 @@ def _mistyped(kind: Any, value: Any, path: str) -> UserError:
 
 def _describe(kind: Any) -> str:
     origin = get_origin(kind)
+    if origin is Annotated:
+        base, limits = get_args(kind)
+        return f"{_describe(base)} {limits}"
     if is_dataclass(kind) and isinstance(kind, type):
         return f"a mapping with the keys {', '.join(_names(kind))}"
     if origin is Literal:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pipeline.core.errors import UserError
-from pipeline.core.params import build
+from pipeline.core.params import Count, NonNegative, Range, build
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,18 @@ class NetworkConfig:
 
     resnest_backbone: str
     resnet_backbone: str
-    width: float
+    width: Annotated[float, Range(0, 16, above=True)]
     pretrained: bool | str
     norm: Literal["frozen", "batch", "group"]
     stride: Literal[8, 16]
-    key_channels: int
-    value_channels: int
-    decoder_channels: int
+    key_channels: Annotated[int, Range(1, 65536)]
+    value_channels: Annotated[int, Range(1, 65536)]
+    decoder_channels: Annotated[int, Range(1, 65536)]
     scale_keys: bool
     value_mask: bool
     shared_start: bool
-    key_std: float
-    aspp_dilations: tuple[int, ...]
+    key_std: NonNegative
+    aspp_dilations: tuple[Count, ...]
 
     def backbone(self, switches: Switches) -> str:
         """The timm name of the backbone of both encoders.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.core.params import require
+from pipeline.core.params import Seed, require
 
 STRIDE = 16
 """The innermost level works at this fraction of the stem's resolution, so sides are multiples of it."""
@@ -162,7 +162,7 @@ class TrainDepthConfig:
     """
 
     checkpoint: str
-    seed: int
+    seed: Seed
     epochs: int
     batch: int
     replicas: int

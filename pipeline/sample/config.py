@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pipeline.core.params import Count, Natural, NonNegative, Positive, Range, Seed, Share
 
 
 @dataclass(frozen=True)
@@ -27,29 +29,29 @@ class DifficultyConfig:
         lookalike_match: 0: look-alikes have the same true size; 1: the same size in the image, which hides their depth.
     """
 
-    speed: float
-    depth_motion: float
-    turn: float
-    deformation: float
-    object_saturation: float
-    background_saturation: float
-    background_contrast: float
-    clutter: float
-    distractors: float
-    haze: float
-    defocus: float
-    camera: float
-    noise: float
-    lookalike_match: float
+    speed: NonNegative
+    depth_motion: NonNegative
+    turn: NonNegative
+    deformation: NonNegative
+    object_saturation: Share
+    background_saturation: Share
+    background_contrast: Share
+    clutter: Annotated[float, Range(0, 1000)]
+    distractors: Annotated[float, Range(0, 1000)]
+    haze: NonNegative
+    defocus: Annotated[float, Range(0, 1000)]
+    camera: NonNegative
+    noise: Annotated[float, Range(0, 255)]
+    lookalike_match: Share
 
 
 @dataclass(frozen=True)
 class KindCounts:
     """Number of videos of each kind."""
 
-    single: int
-    multi: int
-    lookalike: int
+    single: Natural
+    multi: Natural
+    lookalike: Natural
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class DavisCounts:
 
     train: KindCounts
     val: KindCounts
-    frames: int
+    frames: Count
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,18 @@ class YouTubeVosCounts:
     """
 
     train: KindCounts
-    frames: int
-    step: float
-    late_share: float
+    frames: Count
+    step: Positive
+    late_share: Share
 
 
 @dataclass(frozen=True)
 class StillCounts:
     """Number of still images of each set."""
 
-    msra10k: int
-    coco: int
-    voc: int
+    msra10k: Natural
+    coco: Natural
+    voc: Natural
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,9 @@ class MannequinCounts:
 
     train: KindCounts
     val: KindCounts
-    train_frames: int
-    val_frames: int
-    step: float
+    train_frames: Count
+    val_frames: Count
+    step: Positive
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,11 @@ class WorldConfig:
         mannequin: numbers of the RGB + depth set.
     """
 
-    seed: int
-    frame_height: int
-    frame_width: int
-    jpeg_quality: int
-    min_pixels: int
+    seed: Seed
+    frame_height: Annotated[int, Range(16, 8192)]
+    frame_width: Annotated[int, Range(16, 8192)]
+    jpeg_quality: Annotated[int, Range(1, 100)]
+    min_pixels: Count
     difficulty: Literal["gentle", "hard"]
     gentle: DifficultyConfig
     hard: DifficultyConfig

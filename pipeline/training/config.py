@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pipeline.core.errors import UserError
+from pipeline.core.params import Natural, NonNegative, Positive, Range
 from pipeline.datasets.config import ClipConfig
 
 
@@ -58,21 +59,21 @@ class TrainingConfig:
     batch: int
     optimizer: Literal["adam", "adamw"]
     lr: float
-    beta1: float
-    beta2: float
-    weight_decay: float
+    beta1: Annotated[float, Range(0, 1, below=True)]
+    beta2: Annotated[float, Range(0, 1, below=True)]
+    weight_decay: NonNegative
     schedule: Literal["step", "cosine"]
-    decay_epoch: int
-    decay_factor: float
+    decay_epoch: Natural
+    decay_factor: Positive
     warmup_steps: int
-    clip_norm: float
+    clip_norm: NonNegative
     ema_decay: float
     skip_start: int
     skip_end: int
     davis_share: float
     stills_share: float
-    lovasz_weight: float
-    carried_weight: float
+    lovasz_weight: NonNegative
+    carried_weight: NonNegative
     precision: Literal["bf16", "fp32"]
     clips: ClipConfig
 
