@@ -84,7 +84,7 @@ def test_a_folder_named_like_the_images(
     printed = capsys.readouterr().out.splitlines()
     assert printed == [
         f"{folder}: 1 left out that is not a PNG (labelmap.txt)",
-        f"{folder}: masks for 2 frames, 2 to 10: objects 1, 2; 1 more hold no object and change nothing",
+        f"{folder}: masks for 2 frames, 2 to 10: objects 1, 2; 1 more without an object, which changes nothing",
     ]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline import infer, score
 from pipeline.core.archives import ShardWriter
+from pipeline.core.errors import UserError
 from pipeline.core.images import encode_depth, encode_jpeg, encode_mask
 from pipeline.core.names import natural_key
 from pipeline.datasets.clips import ClipDataset, ClipSource
@@ -99,6 +100,12 @@ def test_a_submission_begins_at_the_first_mask(tmp_path: Path) -> None:
     masks = {f"v/{5 * t}.png": encode_mask(mask) for t, mask in enumerate(TOY.masks)}
     write_submission(source, Results(write_folder(tmp_path / "masks", masks)), tmp_path / "out.zip", "youtubevos")
     assert (tmp_path / "out.zip").is_file()
+
+
+def test_a_video_without_objects_is_named(tmp_path: Path) -> None:
+    files = youtubevos_files({"v": TOY}, {"v": {}}, root="valid/")
+    with pytest.raises(UserError, match="video v has no object"):
+        wanted_masks(open_youtubevos(write_folder(tmp_path / "valid", files), "valid"), "youtubevos")
 
 
 def test_simulated_clips(tmp_path: Path) -> None:

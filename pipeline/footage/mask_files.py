@@ -69,8 +69,12 @@ def _log_objects(argument: str, masks: dict[int, NDArray[np.uint8]], drawn: dict
     if not Path(argument).is_dir():
         log(f"frame {next(iter(drawn))}: {shown}")
         return
-    empty = f"; {len(masks) - len(drawn)} more hold no object and change nothing" if len(drawn) < len(masks) else ""
-    log(f"{argument}: masks for {len(drawn)} frames, {min(drawn)} to {max(drawn)}: {shown}{empty}")
+    n_empty = len(masks) - len(drawn)
+    frames = f"masks for {len(drawn)} frames, {min(drawn)} to {max(drawn)}" if len(drawn) > 1 else f"frame {min(drawn)}"
+    empty = (
+        f"; {n_empty} more without an object, which {'change' if n_empty > 1 else 'changes'} nothing" if n_empty else ""
+    )
+    log(f"{argument}: {frames}: {shown}{empty}")
 
 
 def _parse(argument: str, footage: VideoFootage | ImageFootage) -> dict[int, Path]:

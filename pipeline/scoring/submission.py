@@ -76,6 +76,10 @@ def _want(source: Annotations, video: AnnotatedVideo, server: Server) -> Wanted:
     ids: set[int] = set()
     shape = (0, 0)
     firsts = sorted(set(video.first_seen.values()), key=video.frames.index)
+    if not firsts:
+        raise UserError(
+            f"{source.name}: video {video.name} has no object; expected at least one with a first mask; leave it out"
+        )
     for frame_id in firsts:
         mask = source.mask(video, frame_id)
         ids |= set(np.unique(mask).tolist()) - {0, VOID}
