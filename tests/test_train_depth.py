@@ -47,6 +47,8 @@ CONFIG = TrainDepthConfig(
     halve_every=1,
     ema_decay=0.5,
     statistics_batches=2,
+    statistics_batch=4,
+    frozen_epochs=1,
     precision="fp32",
     loss=DepthLossConfig(data=1.0, gradient=0.75, first_order=0.075, second_order=0.1, scales=3),
     augment=DepthAugmentConfig(flip=True, zoom=1.2, jitter=0.1),
@@ -156,8 +158,8 @@ def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_p
     for replicas, repeat in ((1, 1), (2, 2)):
         torch.manual_seed(0)
         model = Hourglass(NETWORK)
-        config = replace(CONFIG, optimizer="adam", replicas=replicas, batch=2 * repeat, epochs=1, warmup_steps=0)
-        config = replace(config, ema_decay=0.0, statistics_batches=0)
+        config = replace(CONFIG, optimizer="adam", replicas=replicas, batch=2 * repeat, warmup_steps=0)
+        config = replace(config, ema_decay=0.0, statistics_batches=0, frozen_epochs=0, epochs=1)
         half = trainer.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1)
         batch = trainer.DepthBatch(half.frames.repeat(repeat, 1, 1, 1), half.depth.repeat(repeat, 1, 1))
         trainer.DepthTrainer(model, config, 1).run(lambda epoch, b=batch: iter([b]))  # type: ignore[misc]
@@ -170,7 +172,7 @@ def test_the_result_is_the_moving_average_of_the_weights() -> None:
     """Compared with the weights after each step, averaged by hand; the first step starts the average."""
     torch.manual_seed(0)
     batches = [trainer.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1) for _ in range(3)]
-    config = replace(CONFIG, replicas=1, batch=2, epochs=1, statistics_batches=0, precision="fp32")
+    config = replace(CONFIG, replicas=1, batch=2, epochs=1, statistics_batches=0, frozen_epochs=0)
 
     def watched(model: Hourglass, seen: list[dict[str, torch.Tensor]], epoch: int) -> Iterator[trainer.DepthBatch]:
         for batch in batches:
@@ -219,6 +221,32 @@ def test_statistics_without_batches_stay_as_they_are() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     recompute_statistics(model, [], torch.float32)
     assert equal(model.state_dict(), before)
+
+
+def test_the_last_epochs_are_trained_as_the_network_is_used(raw: Path) -> None:
+    """The statistics are recomputed once, in large batches of an epoch of their own, and then stay as they are."""
+    torch.manual_seed(0)
+    config = replace(CONFIG, epochs=3, frozen_epochs=2, batch=2, statistics_batches=2, statistics_batch=4)
+    model = Hourglass(NETWORK)
+    asked, modes = [], []
+    fitter = trainer.DepthTrainer(model, config, steps_per_epoch=2)
+
+    def batches(epoch: int) -> Iterator[trainer.DepthBatch]:
+        generator = torch.Generator().manual_seed(epoch)
+        asked.append(epoch)
+        for _ in range(5):
+            frames = torch.rand(2, 3, 64, 96, generator=generator)
+            yield trainer.DepthBatch(frames, torch.rand(2, 32, 48, generator=generator) + 1)
+            modes.append((epoch, model.training))
+            if epoch == 1 and len(statistics) == 0:
+                statistics.update({n: b.clone() for n, b in model.named_buffers() if b.is_floating_point()})
+
+    statistics: dict[str, torch.Tensor] = {}
+    fitter.run(batches)
+    assert asked == [0, 3, 1, 2] and not model.training
+    assert [training for epoch, training in modes if epoch == 0] == [True] * 5
+    assert [training for epoch, training in modes if epoch in (1, 2)] == [False] * 10
+    assert statistics and all(torch.equal(b, statistics[n]) for n, b in model.named_buffers() if n in statistics)
 
 
 def test_replicas_share_their_statistics(raw: Path) -> None:
@@ -296,13 +324,17 @@ def test_without_frames_a_checkpoint_is_needed(raw: Path, tmp_path: Path) -> Non
 
 def test_user_errors(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="9 training frames; expected at least 10"):
-        train(raw, tmp_path / "out", replace(CONFIG, batch=10))
+        train(raw, tmp_path / "out", replace(CONFIG, batch=10, statistics_batch=10))
     with pytest.raises(UserError, match="expected a finite number"):
         train(raw, tmp_path / "out", replace(CONFIG, lr=1e30))
     with pytest.raises(UserError, match="not found"):
         train(raw, tmp_path / "out", replace(CONFIG, checkpoint="missing.pth"))
     with pytest.raises(UserError, match=r"multiple of train_depth\.replicas"):
-        replace(CONFIG, batch=5)
+        replace(CONFIG, batch=5, statistics_batch=5)
+    with pytest.raises(UserError, match=r"statistics_batch is 6; expected a multiple of train_depth\.batch"):
+        replace(CONFIG, statistics_batch=6)
+    with pytest.raises(UserError, match=r"frozen_epochs is 1; expected 0, or"):
+        replace(CONFIG, statistics_batches=0)
     assert not (tmp_path / "out" / "depth.pt").exists()
 
 

@@ -1,9 +1,10 @@
 """Make the trained depth network independent of the last training steps.
 
-One step changes the weights a lot, because the batches are small, and BatchNorm's running statistics are those of the
-last few dozen frames. A feature that rarely occurs in these frames gets a small variance, and a frame in which it does
-occur is then estimated far too near or too far. So the result is an average of the weights over many steps, and its
-statistics are computed over as many frames as an epoch has.
+Without this, BatchNorm's running statistics come from the last few dozen frames. A feature that rarely occurs in them
+gets a small variance, so a frame in which it does occur is estimated far too near or too far, and which features these
+are changes with the seed and the CPU. So the statistics are recomputed over as many frames as an epoch has, in batches
+large enough to contain rare features, and the last epochs are trained with them. The weights are averaged over many
+steps, because the batches are small.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def recompute_statistics(model: Hourglass, batches: Iterable[Tensor], dtype: tor
 
     Args:
         model: The network; it is in evaluation mode afterwards. Without any batch it does not change.
-        batches: Frames, float32 B,3,H,W in [0, 1], on the network's device, channels last in memory.
+        batches: Frames, float32 B,3,H,W in [0, 1], on the network's device, channels last in memory. The larger the
+            batches, the more of the variance between frames is counted.
         dtype: Type to compute in, float32 or bfloat16.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -46,9 +48,7 @@ def recompute_statistics(model: Hourglass, batches: Iterable[Tensor], dtype: tor
     try:
         for i, frames in enumerate(batches):
             for norm in norms:
-                norm.momentum = 1 / (
-                    i + 1
-                )  # the running mean of all batches so far; the first one replaces the old value
+                norm.momentum = 1 / (i + 1)  # a mean of all batches so far; the first one replaces the old value
             with torch.autocast(frames.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 model(frames)
     finally:

@@ -50,7 +50,7 @@ class DepthTrainer:
         """Train to the last epoch; the network then has the averaged weights and the recomputed statistics.
 
         Args:
-            batches: Returns the batches of an epoch; one more epoch is used for the statistics.
+            batches: Returns the batches of an epoch; one more epoch than those of training is used for the statistics.
             state: File from which to resume if it exists, and which is written after each epoch.
 
         Raises:
@@ -62,20 +62,45 @@ class DepthTrainer:
             log(f"resuming after epoch {self.epoch} of {self._config.epochs}")
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(len(self._replicas)) as pool:
-            try:
-                if len(self._replicas) > 1:
-                    torch.set_num_threads(1)
-                while self.epoch < self._config.epochs:
+            while self.epoch < self._config.epochs:
+                if self.epoch == self._config.epochs - self._config.frozen_epochs:
+                    self._freeze(batches)
+                try:
+                    if len(self._replicas) > 1:
+                        torch.set_num_threads(1)
                     self._one_epoch(batches(self.epoch), pool)
-                    if state is not None:
-                        self._store(state)
-            finally:
-                torch.set_num_threads(threads)
-        self._finish(batches(self._config.epochs))
+                finally:
+                    torch.set_num_threads(threads)
+                if state is not None:
+                    self._store(state)
+        if self._average is not None:
+            self.model.load_state_dict(self._average.module.state_dict())
+        if not self._config.frozen_epochs:
+            recompute_statistics(self.model, self._statistics_frames(batches), self._dtype)
+        self.model.eval()
+
+    def _freeze(self, batches: Batches) -> None:
+        """Compute the statistics with which the remaining epochs are trained, and start the average anew."""
+        recompute_statistics(self.model, self._statistics_frames(batches), self._dtype)
+        self._replicas = replicate(self.model, self._config.replicas)
+        if self._config.ema_decay:
+            self._average = averaged_copy(self.model, self._config.ema_decay)
+
+    def _statistics_frames(self, batches: Batches) -> Iterator[Tensor]:
+        """Large batches of training frames, from an epoch that is not trained on."""
+        config = self._config
+        if config.statistics_batches:
+            epoch = batches(config.epochs)
+            for _ in range(config.statistics_batches):
+                group = [self._on_device(batch) for batch in islice(epoch, config.statistics_batch // config.batch)]
+                if not group:
+                    return
+                yield torch.cat(group)
 
     def _one_epoch(self, batches: Iterator[DepthBatch], pool: ThreadPoolExecutor) -> None:
+        frozen = self.epoch >= self._config.epochs - self._config.frozen_epochs
         for replica in self._replicas:
-            replica.train()
+            replica.train(not frozen)
         sums, steps = torch.zeros(len(DepthLosses._fields), dtype=torch.float64), 0
         for batch in batches:
             self._optimizer.set_factor(self.rate_factor(self.epoch * self._steps_per_epoch + steps))
@@ -122,13 +147,6 @@ class DepthTrainer:
 
     def _on_device(self, batch: DepthBatch) -> Tensor:
         return batch.frames.to(self._device, memory_format=torch.channels_last)
-
-    def _finish(self, batches: Iterator[DepthBatch]) -> None:
-        """Turn the trained network into the result."""
-        if self._average is not None:
-            self.model.load_state_dict(self._average.module.state_dict())
-        frames = (self._on_device(batch) for batch in islice(batches, self._config.statistics_batches))
-        recompute_statistics(self.model, frames, self._dtype)
 
     def rate_factor(self, step: int) -> float:
         """Share of the configured learning rate at a step, counted from 0."""

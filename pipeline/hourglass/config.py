@@ -152,8 +152,12 @@ class TrainDepthConfig:
         ema_decay: the result is an exponential moving average of the weights; each step keeps this share of it, in [0,
             1).
             0: the weights of the last step (published).
-        statistics_batches: largest number of batches over which BatchNorm's statistics are recomputed at the end; 0:
-            the running ones of training are kept (published).
+        statistics_batches: largest number of batches over which BatchNorm's statistics are recomputed, before the
+            frozen epochs or else at the end; 0: the running statistics of training are kept (published).
+        statistics_batch: frames in each of these batches, a multiple of `batch`. Small batches miss the variance
+            between frames.
+        frozen_epochs: last epochs, trained with the recomputed statistics instead of each batch's own, as the network
+            is used afterwards; 0: none (published).
         precision: `bf16` trains under autocast, `fp32` without. On a CPU without bfloat16 instructions both compute in
             float32, which is several times faster there.
         loss: the weights of the loss.
@@ -174,6 +178,8 @@ class TrainDepthConfig:
     halve_every: int
     ema_decay: float
     statistics_batches: int
+    statistics_batch: int
+    frozen_epochs: int
     precision: Precision
     loss: DepthLossConfig
     augment: DepthAugmentConfig
@@ -186,8 +192,14 @@ class TrainDepthConfig:
         require(fits, "train_depth.batch", self.batch, f"a multiple of train_depth.replicas ({self.replicas})")
         require(self.lr > 0, "train_depth.lr", self.lr, "a number above 0")
         require(self.muon_lr > 0, "train_depth.muon_lr", self.muon_lr, "a number above 0")
-        for key in ("warmup_steps", "statistics_batches"):
+        for key in ("warmup_steps", "statistics_batches", "frozen_epochs"):
             require(getattr(self, key) >= 0, f"train_depth.{key}", getattr(self, key), "at least 0")
+        fits = self.statistics_batch >= 1 and self.statistics_batch % self.batch == 0
+        accepted = f"a multiple of train_depth.batch ({self.batch})"
+        require(fits, "train_depth.statistics_batch", self.statistics_batch, accepted)
+        fits = self.frozen_epochs == 0 or (self.frozen_epochs < self.epochs and self.statistics_batches > 0)
+        accepted = "0, or fewer than train_depth.epochs with train_depth.statistics_batches above 0"
+        require(fits, "train_depth.frozen_epochs", self.frozen_epochs, accepted)
         accepted = "a number in [0, 1); 0 for no average"
         require(0 <= self.ema_decay < 1, "train_depth.ema_decay", self.ema_decay, accepted)
 
