@@ -126,7 +126,7 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
     ),
     ({"shared__live__blur": 0.5}, TRAINED),
     ({"shared__depth__percentile_low": 1.0}, DEPTHS | TRAINED),
-    ({"profiles__sample__train_depth__epochs": 1}, {"train_depth"} | DEPTHS | TRAINED),
+    ({"profiles__sample__train_depth__epochs": 13}, {"train_depth"} | DEPTHS | TRAINED),
     ({"profiles__sample__data__davis": "x"}, {"download@davis", "depth@davis", "train", *SCORED}),
     ({"profiles__sample__data__challenge": "x"}, {"download@challenge", "depth@challenge", *SCORED}),
     ({"runtime__processes": 2}, set()),
