@@ -15,25 +15,17 @@ from torch import Tensor, nn
 from pipeline.core.errors import UserError
 from pipeline.dstm import imagenet_weights
 from pipeline.dstm.backbone import Backbone
-from pipeline.dstm.config import NetworkConfig, Switches
+from pipeline.dstm.config import Switches
 from pipeline.dstm.frozen_norm import FoldedConv, FrozenNorm, freeze
 from pipeline.dstm.network import DSTM
+from tests.support.toy_network import TINY
 
-LITE = NetworkConfig(
+LITE = replace(
+    TINY,
     resnest_backbone="tf_efficientnet_lite0",
     resnet_backbone="tf_efficientnet_lite0",
     width=1.0,
-    pretrained=False,
-    norm="batch",
-    stride=16,
-    key_channels=8,
-    value_channels=16,
-    decoder_channels=8,
-    scale_keys=True,
     value_mask=True,
-    shared_start=False,
-    key_std=0.0,
-    aspp_dilations=(1, 2),
 )
 
 

@@ -17,24 +17,7 @@ from pipeline.dstm.checkpoint import KIND, load_dstm
 from pipeline.dstm.config import NetworkConfig, Switches, from_plain, to_plain
 from pipeline.dstm.memory import read_memory, stack_slots
 from pipeline.dstm.network import DSTM
-
-TINY = NetworkConfig(
-    resnest_backbone="resnest14d",
-    resnet_backbone="resnet14t",
-    width=0.125,
-    pretrained=False,
-    norm="batch",
-    stride=16,
-    key_channels=8,
-    value_channels=16,
-    decoder_channels=8,
-    scale_keys=True,
-    value_mask=False,
-    shared_start=False,
-    key_std=0.0,
-    aspp_dilations=(1, 2),
-)
-ALL_ON = Switches(resnest=True, depth=True, aspp=True, depth_input="estimated")
+from tests.support.toy_network import ALL_ON, TINY
 
 
 def make(switches: Switches = ALL_ON, config: NetworkConfig = TINY) -> DSTM:

@@ -26,8 +26,8 @@ from pipeline.training.losses import Objective
 from pipeline.training.stage import Job, make_network, run_job
 from pipeline.training.state import State
 from tests.support.tiny_archives import Toy
+from tests.support.toy_network import ALL_ON, TINY
 from tests.support.toy_training import TRAINING, toy_source
-from tests.test_network import ALL_ON, TINY
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1)

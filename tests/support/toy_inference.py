@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.dstm.config import NetworkConfig, Switches
+from pipeline.dstm.config import Switches
 from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.config import InferConfig, InferSwitches
 from pipeline.inference.propagate import Frame, propagate
 from tests.support.tiny_archives import Toy, make_toy
+from tests.support.toy_network import TINY
 
 Mask = NDArray[np.uint8]
 CPU = torch.device("cpu")
@@ -35,22 +36,7 @@ CONFIG = InferConfig(
     tta_memory="own",
     scales=(1.0, 1.3),
 )
-NETWORK = NetworkConfig(
-    resnest_backbone="resnest14d",
-    resnet_backbone="resnet14t",
-    width=0.125,
-    pretrained=False,
-    norm="batch",
-    stride=8,
-    key_channels=8,
-    value_channels=16,
-    decoder_channels=8,
-    scale_keys=True,
-    value_mask=True,
-    shared_start=False,
-    key_std=3.0,
-    aspp_dilations=(1, 2),
-)
+NETWORK = replace(TINY, stride=8, value_mask=True, key_std=3.0)
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ from pipeline.training.config import LossSwitches
 from pipeline.training.loop import fit
 from pipeline.training.losses import Objective
 from tests.support.tiny_archives import make_toy
+from tests.support.toy_network import ALL_ON, TINY
 from tests.support.toy_training import TRAINING, toy_source
-from tests.test_network import ALL_ON, TINY
 
 
 def main(out: Path) -> None:
