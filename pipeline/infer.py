@@ -52,8 +52,9 @@ from pipeline.datasets.video import Video, VideoSource
 from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
 from pipeline.inference.config import InferConfig, InferSwitches
+from pipeline.inference.frames import Frame
 from pipeline.inference.prepared import prepare
-from pipeline.inference.propagate import Frame, propagate
+from pipeline.inference.propagate import propagate
 from pipeline.inference.threads import WriteBehind, read_ahead
 from pipeline.scoring.results import Results
 from pipeline.scoring.submission import Server, write_submission

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
 from pipeline.footage.departures import parse_gone
+from pipeline.inference.frames import Known
 from pipeline.inference.given import Given
 from pipeline.inference.planes import correct
-from pipeline.inference.propagate import Known, Pass, propagate
+from pipeline.inference.propagate import Pass, propagate
 from tests.support.toy_inference import CONFIG, CPU, PLAIN, TTA, Mask, make_network, naive, video
 
 network = lru_cache(make_network)

@@ -22,7 +22,7 @@ from pipeline.core.images import DAVIS_PALETTE, decode_mask, decode_rgb, encode_
 from pipeline.core.kernels.onednn import arithmetic
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import to_plain
-from pipeline.inference.propagate import Frame
+from pipeline.inference.frames import Frame
 from pipeline.inference.threads import WriteBehind, read_ahead
 from tests.support.tiny_archives import Toy, davis_files, make_toy, write_depth, write_zip
 from tests.support.toy_inference import CONFIG, CPU, PLAIN, TTA, labels, make_network

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
 from pipeline.inference.doubt import measure_doubt
+from pipeline.inference.frames import Frame, shrink, working_size
 from pipeline.inference.planes import label
-from pipeline.inference.propagate import Frame, propagate, shrink, working_size
+from pipeline.inference.propagate import propagate
 from tests.support.toy_inference import CONFIG, CPU, PLAIN, labels, make_network, video
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.inference.propagate import Frame
+from pipeline.inference.frames import Frame
 from tests.support.tiny_archives import make_toy
 from tests.support.toy_inference import TTA, frames_of, labels, make_network, naive, video
 

@@ -34,7 +34,7 @@ from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
 from pipeline.hourglass.normalise import DepthRange
 from pipeline.inference import video_job
-from pipeline.inference.propagate import Found
+from pipeline.inference.frames import Found
 from pipeline.inference.segmenter import FrameDepth, Segmenter
 from tests.support.tiny_archives import make_toy
 from tests.support.tiny_footage import counted, damaged, number_of, save_network, write_frames, write_mask, write_video

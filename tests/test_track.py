@@ -14,9 +14,10 @@ from pipeline.core.errors import UserError
 from pipeline.dstm.memory import read_memory, stack_slots
 from pipeline.inference import track
 from pipeline.inference.config import InferConfig
+from pipeline.inference.frames import Frame
 from pipeline.inference.memory_bank import MemoryBank, Schedule
 from pipeline.inference.prepared import prepare
-from pipeline.inference.propagate import Frame, propagate
+from pipeline.inference.propagate import propagate
 from tests.support.tiny_archives import make_toy
 from tests.support.toy_inference import CONFIG, CPU, PLAIN, frames_of, labels, make_network, naive, video
 

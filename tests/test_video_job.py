@@ -22,7 +22,7 @@ from pipeline.core.images import decode_mask, encode_mask
 from pipeline.footage.drawings import DrawingOptions
 from pipeline.footage.footage import open_footage
 from pipeline.inference import video_job
-from pipeline.inference.propagate import Found
+from pipeline.inference.frames import Found
 from pipeline.inference.segmenter import Segmenter
 from pipeline.inference.video_job import Wanted
 from tests.support.tiny_archives import make_toy

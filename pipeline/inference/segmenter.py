@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.core.errors import UserError
-from pipeline.core.images import VOID
 from pipeline.dstm.network import DSTM
 from pipeline.hourglass.normalise import DepthRange
+from pipeline.inference.arrays import checked_frame, checked_mask
 from pipeline.inference.config import InferConfig, InferSwitches
 from pipeline.inference.directions import (
     Blend,
@@ -28,10 +28,11 @@ from pipeline.inference.directions import (
     frames_backward,
 )
 from pipeline.inference.frame_depth import FrameDepth
+from pipeline.inference.frames import Found, Frame, Known, shrink, working_size
 from pipeline.inference.given import Given
 from pipeline.inference.planes import resize
 from pipeline.inference.prepared import prepare
-from pipeline.inference.propagate import Found, Frame, Known, Pass, shrink, working_size
+from pipeline.inference.propagate import Pass
 
 _RANGE_FRAMES = 16  # frames of a stream from which the range of its depth is taken
 
@@ -144,7 +145,7 @@ class Segmenter:
         """
         check_direction(direction)
         by_frame = {0: masks} if isinstance(masks, np.ndarray) else masks
-        given = Given({index: _checked_mask(index, mask) for index, mask in by_frame.items()}, gone)
+        given = Given({index: checked_mask(index, mask) for index, mask in by_frame.items()}, gone)
         if direction == "forward" or (direction == "auto" and given.first == 0):
             found = self.forward(frames, given, depth_range, lookahead, soft=probabilities)
         elif isinstance(frames, Sequence | np.ndarray):
@@ -179,7 +180,7 @@ class Segmenter:
             known: see `Pass`.
             merge: see `Pass`.
         """
-        checked = map(_checked_frame, count(start), frames)
+        checked = map(checked_frame, count(start), frames)
         first = next(checked, None)
         if first is None:
             given.check_length(0)
@@ -230,7 +231,7 @@ class Segmenter:
         if first is None:
             return  # the forward pass names the frame that does not exist
         size = (first.shape[0], first.shape[1])
-        frames = map(_checked_frame, count(begin, -1), frames_backward(_Reduced(clip, self, size), begin, stop))
+        frames = map(checked_frame, count(begin, -1), frames_backward(_Reduced(clip, self, size), begin, stop))
         if self.depth is not None and self.depth.estimated and depth_range is None:
             depth_range = self.depth.range_of([first])
         del first
@@ -343,27 +344,3 @@ class _Reduced:
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Rgb]:
         """See `Clip`."""
         return self._segmenter._reduced(self._clip.frames(start, stop), self._size)
-
-
-def _checked_mask(index: int, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
-    ids = np.asarray(mask)
-    if ids.ndim != 2 or ids.dtype.kind not in "iub":
-        raise UserError(
-            f"the mask of frame {index} is {ids.dtype} of shape {ids.shape}; expected H,W whole numbers, the objects' "
-            "ids; give one plane of ids"
-        )
-    if index < 0 or (ids.size and not 0 <= int(ids.min()) <= int(ids.max()) <= VOID):
-        raise UserError(
-            f"the mask of frame {index} holds {ids.min()} to {ids.max()}; expected frames from 0 on and ids from 0 to "
-            f"{VOID}; number them anew"
-        )
-    return np.ascontiguousarray(ids, np.uint8)
-
-
-def _checked_frame(index: int, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    rgb = np.asarray(frame)
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
-        raise UserError(
-            f"frame {index} is {rgb.dtype} of shape {rgb.shape}; expected uint8 of shape H,W,3, RGB; convert it"
-        )
-    return np.ascontiguousarray(rgb)  # OpenCV takes no array that runs backwards, as BGR turned to RGB does

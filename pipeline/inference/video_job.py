@@ -27,8 +27,8 @@ from pipeline.footage.write_errors import writing
 from pipeline.hourglass.normalise import DepthRange
 from pipeline.inference.directions import Blend, Direction, ProbabilityStore
 from pipeline.inference.doubt import measure_doubt
+from pipeline.inference.frames import Found, Known
 from pipeline.inference.given import Given
-from pipeline.inference.propagate import Found, Known
 from pipeline.inference.segmenter import Segmenter, full_probabilities
 from pipeline.inference.threads import WriteBehind, prefetch
 

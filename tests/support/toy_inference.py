@@ -15,7 +15,8 @@ from pipeline.dstm.config import Switches
 from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.config import InferConfig, InferSwitches
-from pipeline.inference.propagate import Frame, propagate
+from pipeline.inference.frames import Frame
+from pipeline.inference.propagate import propagate
 from tests.support.tiny_archives import Toy, make_toy
 from tests.support.toy_network import TINY
 
