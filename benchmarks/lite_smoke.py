@@ -20,7 +20,7 @@ from pipeline.core.processes import Processes
 from pipeline.core.runtime import pick_device
 from pipeline.datasets.clips import ClipDataset
 from pipeline.settings import Settings, load_settings
-from pipeline.train import open_sources
+from pipeline.train import open_real_clips
 from pipeline.training.batches import batches
 from pipeline.training.loop import _Step
 from pipeline.training.losses import Objective
@@ -91,7 +91,7 @@ def _data_rate(settings: Settings, layout: Layout, workers: int, size: int) -> f
 def _dataset(settings: Settings, layout: Layout, size: int) -> tuple[ClipDataset, Any]:
     params = settings.profile_params
     config = replace(params.train, batch=size)
-    return ClipDataset(open_sources(layout, settings.model, config, params.live), config.clips), config
+    return ClipDataset(open_real_clips(layout, settings.model, config, params.live), config.clips), config
 
 
 def _train(settings: Settings, layout: Layout, size: int, workers: int, steps: int) -> dict[str, float]:

@@ -80,7 +80,7 @@ def run(
             say_why_empty(empty, f"No frames in the data set {dataset}, so no depth maps.")
         log(f"{dataset}: no frames in {frames}, so no depth maps; later stages leave it out")
         return
-    videos = _videos(open_sources(dataset, frames))
+    videos = _videos(open_videos(dataset, frames))
     inverse = _inverse_depth(dataset, config, checkpoint, device)
     folder = scratch / _key(dataset, config, frames, checkpoint)
     groups = _grouped(videos, config.shard_frames)
@@ -115,7 +115,7 @@ def _key(dataset: str, config: DepthConfig, frames: Path, checkpoint: Path) -> s
     return digest([dataset, asdict(config), inputs, source])
 
 
-def open_sources(dataset: str, frames: Path) -> list[VideoSource]:
+def open_videos(dataset: str, frames: Path) -> list[VideoSource]:
     """All splits of a source that exist in its folder."""
     if dataset == "davis":
         return [open_davis(frames, split) for split in _davis_splits(frames)]

@@ -29,7 +29,7 @@ from pipeline.training.stage import Job, make_network, run_job
 STILLS = ("msra10k", "coco", "voc")
 
 
-def open_sources(layout: Layout, model: Switches, live: LiveConfig) -> list[ClipMaker]:
+def open_simulated_clips(layout: Layout, model: Switches, live: LiveConfig) -> list[ClipMaker]:
     """Clips of every simulated data set that has any, in proportion to their numbers of videos.
 
     Args:
@@ -80,7 +80,7 @@ def run(settings: Settings, layout: Layout) -> None:
         model_path=layout.model("pretrain"),
         curves_path=layout.metrics / "pretrain.csv",
     )
-    run_job(job, make_network(job), open_sources(layout, settings.model, params.live))
+    run_job(job, make_network(job), open_simulated_clips(layout, settings.model, params.live))
 
 
 def main() -> None:

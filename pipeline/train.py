@@ -32,7 +32,7 @@ from pipeline.training.live_clips import READERS, open_live
 from pipeline.training.stage import Job, make_network, run_job
 
 
-def open_sources(layout: Layout, model: Switches, config: TrainingConfig, live: LiveConfig) -> list[ClipMaker]:
+def open_real_clips(layout: Layout, model: Switches, config: TrainingConfig, live: LiveConfig) -> list[ClipMaker]:
     """Clips of DAVIS and YouTube-VOS, as far as they exist, and of stills.
 
     Args:
@@ -103,7 +103,7 @@ def run(settings: Settings, layout: Layout) -> None:
     )
     network = make_network(job, awaits_weights=True)
     load_weights(network, load_checkpoint(start_path, KIND)["state_dict"], start_path)
-    run_job(job, network, open_sources(layout, settings.model, params.train, params.live))
+    run_job(job, network, open_real_clips(layout, settings.model, params.train, params.live))
 
 
 def main() -> None:

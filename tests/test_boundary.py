@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from pipeline.scoring.boundary import boundary_f, boundary_f_of_bits, boundary_radius
+from pipeline.scoring.boundary import boundary_f_of_bits, boundary_radius
 from pipeline.scoring.packed_masks import pack_object, pad_to_words
+from tests.support.whole_masks import boundary_f
 
 Mask = NDArray[np.bool_]
 

@@ -85,7 +85,7 @@ def test_davis_from_archive_to_submission(tmp_path: Path, split: Split) -> None:
     write_zip(tmp_path / "mine.zip", davis(split))
     raw = bring(tmp_path, "mine.zip")
     assert [file["name"] for file in read_manifest(raw)] == [f"DAVIS-2017-{split}-480p.zip"]
-    assert [source.name for source in depth_stage.open_sources("challenge", raw)] == [f"davis-2017-{split}"]
+    assert [source.name for source in depth_stage.open_videos("challenge", raw)] == [f"davis-2017-{split}"]
 
     archive = segment(tmp_path, split) / f"{split}.zip"
     check("--davis", raw, "--split", split, "--results", archive)
@@ -105,7 +105,7 @@ def test_youtubevos_with_a_late_object(tmp_path: Path) -> None:
     write_folder(tmp_path / "extracted", youtubevos_valid())
     raw = bring(tmp_path, "extracted/valid")
     assert [file["name"] for file in read_manifest(raw)] == ["valid.zip"]
-    assert [source.name for source in depth_stage.open_sources("challenge", raw)] == ["youtubevos-valid"]
+    assert [source.name for source in depth_stage.open_videos("challenge", raw)] == ["youtubevos-valid"]
 
     archive = segment(tmp_path, "youtubevos-valid") / "youtubevos-valid.zip"
     check("--youtubevos", raw, "--results", archive)

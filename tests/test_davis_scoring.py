@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.scoring.boundary import boundary_f, boundary_f_of_bits, boundary_radius
+from pipeline.scoring.boundary import boundary_f_of_bits, boundary_radius
 from pipeline.scoring.davis import score_davis
-from pipeline.scoring.jaccard import jaccard
 from pipeline.scoring.packed_masks import pack_object, pad_to_words
 from pipeline.scoring.sequence import ObjectScore
 from pipeline.scoring.statistics import frame_statistics
@@ -18,6 +17,7 @@ from pipeline.scoring.summary import by_sequence, per_object_csv, summarise, tab
 from pipeline.scoring.workers import score_sequences
 from pipeline.scoring.youtubevos import score_youtubevos
 from tests.fixtures.scoring.drawn import Case, as_pair, blank, box, cases, moving, still
+from tests.support.whole_masks import boundary_f, jaccard
 
 OFFICIAL = json.loads((Path(__file__).parent / "fixtures/scoring/official.json").read_text())
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from pipeline.scoring.jaccard import jaccard
 from pipeline.scoring.packed_masks import count, pack_object, pad_to_words
 from pipeline.scoring.statistics import frame_statistics, mean_statistics
+from tests.support.whole_masks import jaccard
 
 
 def mask(rows: list[str]) -> NDArray[np.bool_]:

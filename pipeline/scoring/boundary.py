@@ -12,9 +12,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.scoring.packed_masks import Bits, count, crop_to_objects, from_left, from_right, pack_object, pad_to_words
+from pipeline.scoring.packed_masks import Bits, count, crop_to_objects, from_left, from_right
 
 TOLERANCE = 0.008  # of the image's diagonal
 
@@ -24,19 +23,10 @@ def boundary_radius(height: int, width: int) -> int:
     return int(np.ceil(TOLERANCE * np.linalg.norm((height, width))))
 
 
-def boundary_f(annotation: NDArray[np.bool_], result: NDArray[np.bool_]) -> float:
-    """Boundary F-measure of two masks, bool H,W, in [0, 1].
+def boundary_f_of_bits(annotation: Bits, result: Bits, width: int, radius: int) -> float:
+    """Boundary F-measure of masks packed by `pack_object`, in [0, 1].
 
     1 if neither mask has a boundary, 0 if only one has.
-    """
-    height, width = annotation.shape
-    pads = (pad_to_words(mask.astype(bool).astype(np.uint8)) for mask in (annotation, result))
-    first, second = (pack_object(padded, 1) for padded in pads)
-    return boundary_f_of_bits(first, second, width, boundary_radius(height, width))
-
-
-def boundary_f_of_bits(annotation: Bits, result: Bits, width: int, radius: int) -> float:
-    """Boundary F-measure of masks packed by `pack_object`.
 
     Args:
         annotation: uint64 H,words.
