@@ -1,8 +1,8 @@
-"""Segment the videos of a split with the trained network: masks from the first one on.
+"""Segment the videos of a split with the trained network, starting from their first masks.
 
-The network is the one stored in the checkpoint. Sequences that are done survive a kill and are not repeated. Under
-torchrun they are spread over the processes. Nothing is written to the output before every sequence is whole. Masks of a
-split that only a challenge's server can score are also checked and packed for it.
+The network is rebuilt from the checkpoint. Finished sequences survive a kill and are not repeated. Under torchrun they
+are distributed over the processes. Nothing is written to the output before every sequence is complete. Masks of a split
+that only a challenge's server can score are also checked and packed for it.
 
 Reads: models/${profile}/dstm.pt, data/${profile}/raw/davis, data/${profile}/depth/davis,
     data/${profile}/raw/challenge, data/${profile}/depth/challenge
@@ -63,7 +63,7 @@ from pipeline.settings import load_settings
 
 @dataclass(frozen=True)
 class SetSegmenter:
-    """What every sequence of a set is segmented with.
+    """Everything needed to segment the sequences of a data set.
 
     Attributes:
         network: in evaluation mode, on `device`.
@@ -72,8 +72,8 @@ class SetSegmenter:
         switches: `infer.*`.
         config: `profiles.*.infer`.
         device: of the network.
-        workers: sequences segmented at a time on a CPU; they share `infer.memory_gb`.
-        stop: once set, sequences under way end as if interrupted.
+        workers: number of sequences segmented in parallel on a CPU; they share `infer.memory_gb`.
+        stop: once set, running sequences end as if interrupted.
     """
 
     network: DSTM
@@ -89,7 +89,7 @@ class SetSegmenter:
         """Segment a video into indexed PNGs named after its frames.
 
         Raises:
-            UserError: unfit masks, frames or depth maps.
+            UserError: invalid masks, frames or depth maps.
         """
         bound = 2 * self.config.lookahead
         frames = read_ahead(video.frames, partial(self._read, video), bound, threads=1)
@@ -107,7 +107,7 @@ class SetSegmenter:
         return Frame(frame, None if self.depth is None else self.depth.read(video, frame_id, frame))
 
     def _given(self, video: Video) -> dict[int, NDArray[np.uint8]]:
-        """Frame index -> mask of the objects that are first seen there, and of no others."""
+        """Frame index -> mask of only the objects that first appear there."""
         given = {}
         for frame_id in sorted(set(video.first_seen.values()), key=video.frames.index):
             mask = self.source.mask(video, frame_id)
@@ -132,19 +132,19 @@ def run(
 
     Args:
         raw: folder of the archive that holds the split.
-        depth: shards of its depth maps; not touched for a network without depth.
+        depth: shards of its depth maps; not read for a network without depth.
         weights: the D-STM checkpoint.
         masks: folder to write, `<sequence>/<frame>.png`.
-        scratch: folder for the sequences done so far.
+        scratch: folder for finished sequences.
         switches: `tta`.
         config: split, memory, scales.
         device: of the computation.
-        workers: sequences segmented at a time on a CPU.
+        workers: number of sequences segmented in parallel on a CPU.
         submission: folder for the server's archive, `<split>.zip`; without one for a split that is scored here. None:
             not written.
 
     Raises:
-        UserError: unfit inputs, sequences that failed, named after all others were done, or masks a server would
+        UserError: invalid inputs, failed sequences (reported after all others are done), or masks that a server would
             refuse.
     """
     network = prepare(load_dstm(weights, device), config.precision)
@@ -163,7 +163,7 @@ def run(
             if failures:
                 raise UserError(
                     f"{len(failures)} of {len(source.videos)} sequences failed: {'; '.join(failures)}; expected masks "
-                    "of all; mend and run again, the others are kept"
+                    "of all; fix and rerun, the others are kept"
                 )
             with output_folder(masks) as folder:
                 for video in source.videos:
@@ -175,11 +175,13 @@ def run(
 
 
 def _segment_share(segmenter: SetSegmenter, done: Path, processes: Processes) -> list[str]:
-    """Segment this process' share of what is left; returns what failed in any process."""
-    videos = sorted(segmenter.source.videos, key=lambda video: -len(video.frames))  # long ones first: an even end
+    """Segment this process' share of the remaining sequences; returns the failures of all processes."""
+    videos = sorted(
+        segmenter.source.videos, key=lambda video: -len(video.frames)
+    )  # long ones first, so that all threads finish at about the same time
     left = set(processes.agree([video.name for video in videos if not (done / video.name).is_dir()]))
     if processes.first and len(left) < len(videos):
-        log(f"{len(videos) - len(left)} of {len(videos)} sequences are done already")
+        log(f"{len(videos) - len(left)} of {len(videos)} sequences are already done")
     share = [video for video in videos if video.name in left][processes.rank :: processes.count]
     tally = _Tally(len(share), sum(len(video.frames) for video in share))
     with _sequence_threads(segmenter.device, segmenter.workers) as pool:
@@ -187,21 +189,21 @@ def _segment_share(segmenter: SetSegmenter, done: Path, processes: Processes) ->
         try:
             failures = [future.result() for future in as_completed(futures)]
         except BaseException:
-            segmenter.stop.set()  # sequences under way in other threads end at their next frame
+            segmenter.stop.set()  # running sequences in other threads end at their next frame
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return processes.gather(sorted(filter(None, failures)))
 
 
 def _segment_one(segmenter: SetSegmenter, done: Path, tally: _Tally, video: Video) -> str | None:
-    """Segment a sequence into its folder; returns what went wrong, for the others are to go on."""
+    """Segment a sequence into its folder; returns what went wrong instead of raising, so that the others continue."""
     start = time.monotonic()
     try:
         with output_folder(done / video.name) as folder:
             segmenter.write(video, folder)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise  # the others would fail alike
+            raise  # the others would fail in the same way
         if not isinstance(error, UserError):
             log(traceback.format_exc())
         tally.add(video, None)
@@ -211,7 +213,7 @@ def _segment_one(segmenter: SetSegmenter, done: Path, tally: _Tally, video: Vide
 
 
 def _pack(source: VideoSource, split: Split, masks: Path, submission: Path) -> None:
-    """Write what the split's server accepts, or nothing for a split that is scored here."""
+    """Write the archive for the split's server, or nothing for a split that is scored here."""
     with output_folder(submission) as folder:
         if split in SUBMITTED:
             server: Server = "youtubevos" if split == "youtubevos-valid" else "davis"
@@ -221,7 +223,7 @@ def _pack(source: VideoSource, split: Split, masks: Path, submission: Path) -> N
 
 
 class _Tally:
-    """Counts sequences and frames, over all threads, and prints a line for each sequence."""
+    """Counts sequences and frames over all threads, and prints one line per sequence."""
 
     def __init__(self, n_sequences: int, n_frames: int) -> None:
         self._sequences, self._frames = n_sequences, n_frames
@@ -244,9 +246,9 @@ class _Tally:
 
 @contextmanager
 def _sequence_threads(device: torch.device, workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each segment whole sequences: one on a GPU; on a CPU several, which share the cores.
+    """Threads that each segment complete sequences: one on a GPU; several on a CPU, which share the cores.
 
-    The operations on one frame are small, so two sequences on a core each are faster than one on two cores.
+    The operations on one frame are small, so two sequences on one core each are faster than one on two cores.
     """
     cores, threads = available_cores(), torch.get_num_threads()
     count = _at_a_time(device, workers)

@@ -6,7 +6,8 @@
 
 VIDEO is a video file, a folder of images or a glob. A mask is a PNG of the frame's size whose values are object ids;
 `40:` gives one for frame 40, counted from 0, where objects appear or are corrected. DIR gets an indexed PNG for each
-frame and what else is asked for. After Ctrl-C it holds whole files, and --resume continues. More: docs/segment.md.
+frame and the other requested results. After Ctrl-C its files are complete, and --resume continues. More:
+docs/segment.md.
 
 In Python:
 
@@ -46,8 +47,8 @@ from pipeline.inference.video_job import VideoJob, Wanted
 from pipeline.pretrained.shipped import SHIPPED
 from pipeline.settings import Settings, load_settings
 
-DEFAULT_SIZE = 480  # short side at which the network works: that of the videos on which it is trained
-_SHIPPED_PROFILE = "lite"  # whose inference settings go with the weights in the repository
+DEFAULT_SIZE = 480  # short side at which the network works: that of its training videos
+_SHIPPED_PROFILE = "lite"  # its inference settings belong to the weights in the repository
 
 
 def open_segmenter(
@@ -60,16 +61,17 @@ def open_segmenter(
     """A segmenter from files.
 
     Args:
-        weights: a D-STM checkpoint; `trained`: that of the active profile; None: the weights in the repository, with
-            the inference settings of the profile that trained them.
-        depth_weights: the depth network's; not read where the weights take no estimated depth. If None, that of the
-            active profile for weights that are not named by a path.
+        weights: a D-STM checkpoint; `trained`: the active profile's; None: the weights in the repository, with the
+            inference settings of the profile that trained them.
+        depth_weights: the depth network's; not read if the weights take no estimated depth. If None, the active
+            profile's, for weights that are not given by a path.
         tta: average over the scales and flips of params.yaml.
-        settings: where memory, precision, scales and device come from; params.yaml of the working directory if None.
-        size: short side in pixels at which the network works; larger frames are reduced for it. 0: frames as they are.
+        settings: memory, precision, scales and device; params.yaml of the working directory if None.
+        size: short side in pixels at which the network works; larger frames are reduced for it. 0: frames are not
+            resized.
 
     Raises:
-        UserError: unfit files.
+        UserError: the files are invalid.
     """
     settings = settings or load_settings()
     layout = Layout(Path.cwd(), settings.profile)
@@ -103,26 +105,26 @@ def run(
     draw: DrawingOptions,
     wanted: Wanted | None = None,
 ) -> None:
-    """Segment a video into a folder. Other files of the folder stay as they are.
+    """Segment a video into a folder. Other files in the folder stay unchanged.
 
     Args:
         segmenter: the networks.
         footage: the video.
         masks: frame index -> uint8 H,W ids.
         out: folder for `<frame>.png` and what is drawn.
-        draw: what is drawn beside the masks.
+        draw: what is drawn in addition to the masks.
         wanted: what else to do; nothing if None.
 
     Raises:
-        UserError: masks or frames do not fit each other, a frame cannot be read, or the video breaks off; the masks and
-            the overlay of the frames before that are whole.
-        KeyboardInterrupt: it was interrupted; its text says what there is.
+        UserError: masks and frames do not fit each other, a frame cannot be read, or the video breaks off; the masks
+            and the overlay of the frames before that are complete.
+        KeyboardInterrupt: it was interrupted; its text says what was written.
     """
     VideoJob(segmenter, footage, masks, out, replace(wanted or Wanted(), draw=draw)).run()
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; a wrong one ends the program with its usage."""
+    """Read the command line; wrong arguments end the program with its usage."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.segment", description="Segment the objects of a first mask through a video."
     )
@@ -132,7 +134,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         required=True,
         metavar="[INDEX:]MASK.png",
-        help="ids of the objects in frame 0, or in frame INDEX, or a folder of masks named like the frames; may be "
+        help="ids of the objects in frame 0, or in frame INDEX, or a folder of masks named like the frames; can be "
         "given several times",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the masks")
@@ -141,7 +143,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="FRAME:ID[,ID]",
-        help="objects that have left in frame FRAME; may be given several times",
+        help="objects that have left in frame FRAME; can be given several times",
     )
     directions = parser.add_mutually_exclusive_group()
     directions.add_argument(
@@ -160,9 +162,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=_pixels,
         default=DEFAULT_SIZE,
         metavar="N",
-        help=f"short side at which the network works; larger frames are reduced (default: {DEFAULT_SIZE}); 0: as it is",
+        help=f"short side at which the network works; larger frames are reduced (default: {DEFAULT_SIZE}); 0: never",
     )
-    parser.add_argument("--overlay", action="store_true", help="write overlay.mp4 too")
+    parser.add_argument("--overlay", action="store_true", help="also write overlay.mp4")
     parser.add_argument(
         "--matte",
         nargs="?",
@@ -170,15 +172,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=MATTE_FORMS,
         help="cut the objects out: matte.mov (ProRes 4444), matte.webm (VP9), both with alpha, or RGBA PNGs in matte/",
     )
-    parser.add_argument("--matte-objects", metavar="IDS", help="cut out these objects only, such as 1,3 (default: all)")
+    parser.add_argument("--matte-objects", metavar="IDS", help="cut out only these objects, such as 1,3 (default: all)")
     parser.add_argument(
-        "--probabilities", action="store_true", help="write probabilities/ID/FRAME.png and doubt.csv too"
+        "--probabilities", action="store_true", help="also write probabilities/ID/FRAME.png and doubt.csv"
     )
-    parser.add_argument("--doubt", action="store_true", help="write doubt.csv too: which frames to look at")
+    parser.add_argument("--doubt", action="store_true", help="also write doubt.csv: which frames to check")
     parser.add_argument("--resume", action="store_true", help="keep the masks of an interrupted run and continue")
     options = parser.parse_args(argv)
     if options.matte_objects and not options.matte:
-        parser.error("--matte-objects goes with --matte")
+        parser.error("--matte-objects needs --matte")
     return options
 
 
@@ -212,14 +214,14 @@ def choose_weights(named: str | None, layout: Layout) -> Path:
 def _log_weights(weights: Path, layout: Layout) -> None:
     log(f"weights: {weights}")
     if weights == layout.model("dstm") and layout.profile == "sample":
-        log("these weights were trained on the rendered sample for minutes; expect little of them on real video")
+        log("these weights were trained for minutes on the rendered sample; expect poor results on real video")
 
 
 def _segment(options: argparse.Namespace) -> None:
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
     weights = choose_weights(options.weights, layout)
-    # what can be wrong with the inputs is found before the networks are loaded
+    # the inputs are checked before the networks are loaded
     direction: Direction = "both" if options.both_ways else "forward" if options.forward_only else "auto"
     gone = parse_gone(options.gone)
     footage = open_footage(options.video)
@@ -241,11 +243,11 @@ def _segment(options: argparse.Namespace) -> None:
         resume=options.resume,
     )
     run(segmenter, footage, masks.ids, options.out, draw, wanted)
-    log(f"masks are in {options.out}" + (f", {' and '.join(draw.names)} beside them" if draw.names else ""))
+    log(f"masks are in {options.out}" + (f", {' and '.join(draw.names)} next to them" if draw.names else ""))
 
 
 def main() -> None:
-    """Segment the video of the command line; SIGTERM ends it as Ctrl-C does."""
+    """Segment the video of the command line; SIGTERM ends it like Ctrl-C."""
     options = parse_arguments()
     terminated: list[object] = []
 

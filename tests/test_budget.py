@@ -1,4 +1,4 @@
-"""What a budget of memory does to a video: smaller steps, at worst fewer remembered frames, never another error."""
+"""What a budget of memory does to a video: smaller steps, at worst fewer frames in the memory, never another error."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ def smallest(network: DSTM, config: InferConfig, work: Work, slots: int) -> floa
 
 
 def test_a_tight_budget_changes_nothing_but_the_memory(capsys: pytest.CaptureFixture[str]) -> None:
-    """Just enough for three remembered frames: the result of `memory_frames: 3`, and one line that says so."""
+    """Just enough for three frames in the memory: the result of `memory_frames: 3`, and one line that says so."""
     frames, mask = video(14)
     network = make_network()
     work = Work(40, 56, 2, (1.0,), 1)
     budget = smallest(network, CONFIG, work, slots=3)
     assert make_plan(network, replace(CONFIG, memory_gb=budget), work, CPU).slots == 3
     found = labels(network, frames, {0: mask}, PLAIN, memory_every=1, memory_gb=budget)
-    assert capsys.readouterr().out.count("room for 3 remembered frames: thinned") == 1
+    assert capsys.readouterr().out.count("allows 3 frames in the memory: thinned") == 1
     expected = labels(network, frames, {0: mask}, PLAIN, memory_every=1, memory_frames=3)
     assert "thinned" not in capsys.readouterr().out, "memory_frames is the user's own choice"
     assert (found == expected).mean() > 0.999

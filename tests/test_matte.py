@@ -136,7 +136,7 @@ def test_from_the_command_line(
         segment.main()
 
     call("--matte", "--overlay")
-    assert "overlay.mp4 and matte.mov beside them" in capsys.readouterr().out
+    assert "overlay.mp4 and matte.mov next to them" in capsys.readouterr().out
     assert len(decoded(tmp_path / "out" / "matte.mov")[0]) == 4
     call("--matte", "png", "--matte-objects", "2")
     assert sorted(path.name for path in (tmp_path / "out" / "matte").iterdir()) == [f"{t}.png" for t in range(4)]

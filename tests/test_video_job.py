@@ -130,7 +130,7 @@ def test_resuming_is_close_to_no_interruption(
     whole = run("whole", masks, direction=direction)
     with monkeypatch.context() as patch:
         patch.setattr(video_job, "progress", interrupt_after(after))
-        with pytest.raises(KeyboardInterrupt, match=r"whole and in .*--resume continues"):
+        with pytest.raises(KeyboardInterrupt, match=r"complete, in .*--resume continues"):
             run("out", masks, direction=direction, doubt=True)
     left = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
     assert len(left) < 12
@@ -153,10 +153,10 @@ def test_resuming_what_is_complete_or_of_another_run(run: Run, tmp_path: Path) -
     first = run("out", {0: TOY.masks[0]})
     assert same(run("out", {0: TOY.masks[0]}, overlay=True, resume=True), first) == 1
     assert len(list(open_footage(str(tmp_path / "out" / "overlay.mp4")).shots())) == 12
-    with pytest.raises(UserError, match=r"00\.png is not of this video and these masks; .*leave out --resume"):
+    with pytest.raises(UserError, match=r"00\.png does not fit this video and these masks; .*leave out --resume"):
         run("out", {0: TOY.masks[4]}, resume=True)
     (tmp_path / "out" / "03.png").write_bytes(encode_mask(np.zeros((4, 4), np.uint8)))
-    with pytest.raises(UserError, match=r"03\.png is not of this video"):
+    with pytest.raises(UserError, match=r"03\.png does not fit this video"):
         run("out", {0: TOY.masks[0]}, resume=True)
 
 

@@ -1,4 +1,4 @@
-"""Frames and masks that a program hands over, checked before they are used."""
+"""Check frames and masks that a program passes in."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def checked_mask(index: int, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
     ids = np.asarray(mask)
     if ids.ndim != 2 or ids.dtype.kind not in "iub":
         raise UserError(
-            f"the mask of frame {index} is {ids.dtype} of shape {ids.shape}; expected H,W whole numbers, the objects' "
+            f"the mask of frame {index} is {ids.dtype} of shape {ids.shape}; expected H,W integers, the objects' "
             "ids; give one plane of ids"
         )
     if index < 0 or (ids.size and not 0 <= int(ids.min()) <= int(ids.max()) <= VOID):
         raise UserError(
             f"the mask of frame {index} holds {ids.min()} to {ids.max()}; expected frames from 0 on and ids from 0 to "
-            f"{VOID}; number them anew"
+            f"{VOID}; renumber them"
         )
     return np.ascontiguousarray(ids, np.uint8)
 
@@ -40,4 +40,4 @@ def checked_frame(index: int, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         raise UserError(
             f"frame {index} is {rgb.dtype} of shape {rgb.shape}; expected uint8 of shape H,W,3, RGB; convert it"
         )
-    return np.ascontiguousarray(rgb)  # OpenCV takes no array that runs backwards, as BGR turned to RGB does
+    return np.ascontiguousarray(rgb)  # OpenCV does not accept reversed arrays, such as BGR flipped to RGB

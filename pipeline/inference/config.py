@@ -27,20 +27,20 @@ class InferConfig:
     Attributes:
         split: what to segment: `train` or `val` of DAVIS-2017, scored here; or, of the data set `challenge`,
             `test-dev`, `test-challenge` (DAVIS) or `youtubevos-valid`, packed for the challenge's server.
-        short_side: of the frames as the network sees them, in pixels; larger frames are made smaller for it, and their
-            masks come out at their own size. 0: frames as they are.
-        memory_every: every how many frames one is kept in the memory, beside the first and the previous one.
-        memory_frames: most frames the memory may hold, at least 2 (first and previous); 0: no limit.
-        memory_gb: what a video may take beside the network, in GiB (of the GPU's memory where there is one); 0: four
-            fifths of what is free when it starts. Sequences that run side by side share it. Frames, objects and query
-            places taken at a time follow from it; should the memory outgrow it, it is thinned as `memory_frames` would,
-            and a line says so.
-        lookahead: most frames whose queries are encoded together, ahead of the propagation; changes the result by
-            rounding at most.
-        chunk: on a CPU, most query places read from the memory at a time, so that the affinity stays in the caches;
-            does not change the result.
+        short_side: of the frames in the network, in pixels; larger frames are reduced for it, and their masks have the
+            original size. 0: frames are not resized.
+        memory_every: the memory keeps one frame in so many, in addition to the first and the previous one.
+        memory_frames: largest number of frames in the memory, at least 2 (first and previous); 0: no limit.
+        memory_gb: memory that a video may use in addition to the network, in GiB (of the GPU, if there is one); 0: four
+            fifths of the free memory at its start. Sequences that run in parallel share it. It decides how many frames,
+            objects and query pixels are processed at a time. If the network's memory would exceed it, frames are
+            thinned as with `memory_frames`, and the log says so.
+        lookahead: largest number of frames whose queries are encoded together, ahead of the propagation; changes the
+            result only by rounding.
+        chunk: on a CPU, largest number of query pixels that read the memory at a time, so that the affinity stays in
+            the caches; does not change the result.
         precision: `bf16` or `fp32`, of the weights, the features and the memory.
-        flip: with `infer.tta`, every scale also runs mirrored.
+        flip: with `infer.tta`, every scale is also mirrored.
         tta_memory: what each scale memorizes: its `own` probabilities, or those `averaged` over all scales and flips.
         scales: with `infer.tta`, factors on the sides of the frame.
     """
@@ -63,12 +63,12 @@ class InferConfig:
                 raise UserError(f"infer: {name} is {getattr(self, name)}; expected at least 1; correct params.yaml")
         if self.short_side < 0:
             raise UserError(
-                f"infer: short_side is {self.short_side}; expected 0 (frames as they are) or a number of pixels; "
+                f"infer: short_side is {self.short_side}; expected 0 (no resizing) or a number of pixels; "
                 "correct params.yaml"
             )
         if self.memory_gb < 0:
             raise UserError(
-                f"infer: memory_gb is {self.memory_gb}; expected 0 (what is free) or more; correct params.yaml"
+                f"infer: memory_gb is {self.memory_gb}; expected 0 (the free memory) or more; correct params.yaml"
             )
         if self.memory_frames != 0 and self.memory_frames < 2:
             raise UserError(

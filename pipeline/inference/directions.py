@@ -1,4 +1,4 @@
-"""Both directions of a video: frames read backwards, and the probabilities of two passes blended."""
+"""Both directions of a video: read frames backwards, and blend the probabilities of two passes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pipeline.inference.given import Given
 
 Direction = Literal["forward", "auto", "both"]
 
-_WINDOW_BYTES = 256 << 20  # frames held at a time while a video is read backwards
+_WINDOW_BYTES = 256 << 20  # frames in memory at a time while a video is read backwards
 
 
 class Clip(Protocol):
-    """Frames that can be read again, from any of them on."""
+    """Frames that can be read again, starting from any of them."""
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
         """Frames `start` to `stop` - 1 (to the last one if None), uint8 H,W,3, read as they are needed."""
@@ -33,10 +33,10 @@ class Clip(Protocol):
 
 
 def check_direction(direction: str) -> None:
-    """Compare a direction with the known ones.
+    """Check that a direction is known.
 
     Raises:
-        UserError: it is none of them.
+        UserError: it is unknown.
     """
     if direction not in get_args(Direction):
         raise UserError(f"the direction is {direction}; expected {' or '.join(get_args(Direction))}; give one of these")
@@ -45,8 +45,8 @@ def check_direction(direction: str) -> None:
 def frames_backward(clip: Clip, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
     """Frames `start`, `start` - 1, ..., `stop`.
 
-    As many as fit in 256 MiB are held. A video file can only be decoded forwards, so each such window is decoded from
-    the start of the file.
+    As many as fit in 256 MiB are kept in memory. A video file can only be decoded forwards, so each such window is
+    decoded from the start of the file.
     """
     first = next(clip.frames(start, start + 1), None)
     if first is None:
@@ -61,10 +61,10 @@ def frames_backward(clip: Clip, start: int, stop: int) -> Iterator[NDArray[np.ui
 
 
 class ProbabilityStore:
-    """Probabilities of frames, kept on disk in steps of 1/255 until they are read; the folder goes with the block.
+    """Probabilities of frames, kept on disk in steps of 1/255 until they are read or the block ends.
 
     Args:
-        parent: folder in which the store makes its own; the system's folder for temporary files if None.
+        parent: folder in which the store creates its own; the system's folder for temporary files if None.
     """
 
     def __init__(self, parent: Path | None) -> None:
@@ -74,11 +74,11 @@ class ProbabilityStore:
 
     @property
     def filled(self) -> bool:
-        """Whether it has taken anything."""
+        """Whether it contains anything."""
         return self._folder is not None
 
     def write(self, index: int, probabilities: Tensor) -> None:
-        """Keep K+1,h,w probabilities of a frame; the folder is made at the first one."""
+        """Keep K+1,h,w probabilities of a frame; the folder is created at the first one."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix=".backward.", suffix=".tmp", dir=self._parent))
         self._shape = tuple(probabilities.shape)
@@ -107,10 +107,10 @@ class ProbabilityStore:
 
 
 class Blend:
-    """Blends what the forward pass finds with what the backward pass has left in a store.
+    """Blends the forward pass's probabilities with those that the backward pass has put into a store.
 
     Args:
-        given: what is stated about the video.
+        given: the statements about the video.
         direction: see `Given.weights`.
         store: probabilities of the backward pass.
         start: index in the video of the forward pass' first frame.
@@ -120,7 +120,7 @@ class Blend:
         self._given, self._direction, self._store, self._start = given, direction, store, start
 
     def __call__(self, index: int, forward: Tensor) -> Tensor:
-        """Probabilities of a frame of the forward pass, 1,K+1,h,w float32, from those that it found."""
+        """Probabilities of a frame of the forward pass, 1,K+1,h,w float32, from its own."""
         index += self._start
         backward = self._store.read(index)
         if backward is None:

@@ -1,4 +1,4 @@
-"""How sure the network is of each object in each frame, so that a person knows which frames to look at."""
+"""Measure how certain the network is about each object in each frame, so that a person knows which frames to check."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Doubt(NamedTuple):
 
     Attributes:
         object: its id.
-        confidence: mean probability of the object over its pixels, in [0, 1]; 0 where it has none.
-        doubt: expected number of wrong pixels, as a share of the object's expected size, in [0, 1]: 0 where every pixel
-            is certain, 1 where the object is everywhere unlikely and yet not excluded.
+        confidence: mean probability of the object over its pixels, in [0, 1]; 0 if it has none.
+        doubt: expected number of wrong pixels, as a share of the object's expected size, in [0, 1]: 0 if every pixel is
+            certain, 1 if the object is unlikely in every pixel but not excluded.
     """
 
     object: int
@@ -31,7 +31,7 @@ def measure_doubt(probabilities: Tensor, ids: list[int]) -> list[Doubt]:
         ids: the ids of the K objects.
 
     Returns:
-        One for each object, in the order of `ids`. A pixel that belongs to an object with probability p is wrong with
+        One entry per object, in the order of `ids`. A pixel that belongs to an object with probability p is wrong with
         probability min(p, 1 - p).
     """
     objects = probabilities[1:]

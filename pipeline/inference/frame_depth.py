@@ -1,4 +1,4 @@
-"""Depth of frames that come without depth maps."""
+"""Depth for frames without depth maps."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pipeline.hourglass.scale_smoothing import ScaleSmoother
 
 
 class FrameDepth:
-    """The depth that a network is given with frames that come without.
+    """Provides depth for frames that have none.
 
     Args:
-        kind: `model.depth_input` the network was trained with.
-        estimator: of depth; None where `kind` needs none.
+        kind: the `model.depth_input` with which the network was trained.
+        estimator: of depth; None if `kind` needs none.
         low: percentile of a video's inverse depth that becomes 0.
         high: percentile that becomes 1.
-        steady: how long the jitter of a video's scale is held back, see `pipeline/hourglass/scale_smoothing.py`.
+        steady: smoothing of a video's jittering scale, see `pipeline/hourglass/scale_smoothing.py`.
 
     Attributes:
-        estimated: whether depth is estimated, so that its range is to be found first.
+        estimated: whether depth is estimated, so that its range must be found first.
 
     Raises:
-        UserError: the network was trained with a control that other frames do not have, or there is no estimator.
+        UserError: the network was trained with a control that is not available here, or there is no estimator.
     """
 
     def __init__(self, kind: str, estimator: DepthEstimator | None, low: float, high: float, steady: float) -> None:
@@ -45,7 +45,7 @@ class FrameDepth:
         self.estimated = kind == "estimated"
 
     def range_of(self, frames: Iterable[NDArray[np.uint8]]) -> DepthRange | None:
-        """Range of depth over some frames of a video, one for all of it; None where depth is not estimated."""
+        """Range of depth over some frames, used for the complete video; None if depth is not estimated."""
         if not self.estimated:
             return None
         inverse = [one for frame in frames for one in self._inverse([frame])]
@@ -55,7 +55,7 @@ class FrameDepth:
         """Depth of one video, some frames at a time and in order.
 
         Args:
-            depth_range: inverse depths that become 0 and 1; None where depth is not estimated.
+            depth_range: inverse depths that become 0 and 1; None if depth is not estimated.
 
         Returns:
             Maps uint8 H,W,3 frames to float32 H,W in [0, 1].

@@ -1,4 +1,4 @@
-"""Frames on their way through inference: as they are read, and what was found in them."""
+"""Frames of inference: inputs and results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Frame(NamedTuple):
-    """A frame as it is read.
+    """A frame of the video.
 
     Attributes:
         rgb: uint8 H,W,3.
@@ -25,12 +25,12 @@ class Frame(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found in a frame.
+    """The result for a frame.
 
     Attributes:
         mask: uint8 H,W ids.
         probabilities: K+1,h,w float32 on the pass' device, background at index 0, at the size at which the network
-            works; None where they were not asked for, nothing was segmented, or the mask was known before.
+            works; None if they were not requested, nothing was segmented, or the mask was already known.
     """
 
     mask: NDArray[np.uint8]
@@ -38,11 +38,11 @@ class Found(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Frames at the start of a pass whose masks exist already, from an earlier run.
+    """Frames at the start of a pass whose masks already exist, from an earlier run.
 
     Attributes:
         end: index of the first frame that is not known.
-        mask: gives the mask of a frame before it, uint8 H,W ids.
+        mask: returns the mask of a frame before it, uint8 H,W ids.
     """
 
     end: int

@@ -19,11 +19,11 @@ def fuse(network: DSTM) -> DSTM:
     """A copy of the network for inference, equal up to rounding.
 
     Args:
-        network: any; it is left as it is.
+        network: any; it is not changed.
 
     Returns:
         The copy, in evaluation mode, without gradients, its convolutions' weights in channels-last layout. All its
-        convolutions are padded by numbers; sides must be multiples of 16, as `DSTM` pads them.
+        convolutions have numeric padding; sides must be multiples of 16, as padded by `DSTM`.
     """
     fused = deepcopy(network).eval().requires_grad_(False)
     for encoder in (fused.query_encoder, fused.memory_encoder):
@@ -51,10 +51,10 @@ class Rectify(nn.Module):
 
 
 class PairAttention(nn.Module):
-    """ResNeSt's split attention over two splits, without the five-dimensional view, whose sums are slow on a CPU.
+    """ResNeSt's split attention over two splits, without its five-dimensional view, whose sums are slow on a CPU.
 
     Args:
-        attention: timm's module, whose parts it takes over.
+        attention: timm's module, whose parts are used.
     """
 
     def __init__(self, attention: SplitAttn) -> None:
@@ -67,7 +67,7 @@ class PairAttention(nn.Module):
         """Map N,C,H,W to N,C',H',W'."""
         both: Tensor = self.split(x)
         n, c, height, width = both.shape
-        # the mean over places as a product with ones: on a CPU in bf16 eight times as fast as a reduction
+        # the mean over pixels as a product with ones: on a CPU in bf16 eight times as fast as a reduction
         total = both.new_ones(1, height * width) @ both.permute(0, 2, 3, 1).flatten(1, 2)  # N,1,C
         mean = total.view(n, 2, c // 2).sum(dim=1) / (height * width)
         attention: Tensor = self.softmax(self.squeeze(mean[:, :, None, None]))
@@ -77,7 +77,7 @@ class PairAttention(nn.Module):
 
 
 def _fold_stems(encoder: QueryEncoder | MemoryEncoder) -> None:
-    """Fold the backbone's first normalisation, with fixed statistics, into all stems whose sum it normalises."""
+    """Fold the backbone's first normalisation, with fixed statistics, into all stems, whose sum it normalises."""
     backbone = encoder.backbone
     norm = backbone.bn1
     if not isinstance(norm, FrozenNorm):
@@ -95,20 +95,22 @@ def _fold_stems(encoder: QueryEncoder | MemoryEncoder) -> None:
 
 
 def _join_mask_stems(encoder: MemoryEncoder) -> None:
-    """Make the two mask stems one convolution of two planes."""
+    """Merge the two mask stems into one convolution of two planes."""
     mask, others = encoder.mask_stem, encoder.others_stem
     encoder.joined_stem = _plain(mask, torch.cat([mask.weight, others.weight], dim=1), None)
     del encoder.mask_stem, encoder.others_stem
 
 
 def _apply_folds(module: nn.Module) -> None:
-    """Make every convolution a plain one, padded by numbers, with the normalisation of its output in its weights."""
+    """Turn every convolution into a plain one with numeric padding, its output's normalisation folded in."""
     for name, child in list(module.named_children()):
         if isinstance(child, FoldedConv):
             setattr(module, name, _plain(child, *child.folded()))
         elif isinstance(child, Conv2dSame):
             if not can_fold(child):
-                raise ValueError(f"a convolution with padding by its input's size cannot be made a plain one: {child}")
+                raise ValueError(
+                    f"a convolution whose padding depends on its input's size cannot become a plain one: {child}"
+                )
             setattr(module, name, _plain(child, enlarge(child.weight), child.bias))
         elif isinstance(child, FrozenNorm) and child.folded:
             setattr(module, name, child.act)
@@ -117,7 +119,7 @@ def _apply_folds(module: nn.Module) -> None:
 
 
 def _plain(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """A convolution like another one, with weights of its own."""
+    """A convolution like another one, with new weights."""
     padding = same_padding(conv) if isinstance(conv, Conv2dSame) else conv.padding
     kernel = (weight.shape[2], weight.shape[3])
     plain = nn.Conv2d(

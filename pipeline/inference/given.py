@@ -1,4 +1,4 @@
-"""What a user states about a video: the masks of some frames, and which objects have left in which frame."""
+"""What a user states about a video: masks of some frames, and which objects have left from which frame on."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.core.images import object_ids
 
 
 class Statement(NamedTuple):
-    """What is stated about one frame.
+    """The statement about one frame.
 
     Attributes:
-        mask: uint8 H,W ids; None where only objects have left.
-        named: K bool, the objects that the mask shows. They are in this frame exactly where the mask says.
+        mask: uint8 H,W ids; None if only objects have left.
+        named: K bool, the objects that the mask shows. In this frame they are exactly as in the mask.
         gone: K bool, the objects that are absent from this frame on, until a mask shows them again.
     """
 
@@ -30,13 +30,13 @@ class Statement(NamedTuple):
 class Given:
     """The statements about one video.
 
-    An object's *slot* is its place among all ids, ascending, from 0 on; in label maps of slots 0 is the background
-    and slot k has the number k + 1.
+    An object's *slot* is its index among all ids in ascending order, from 0 on. In label maps of slots, 0 is the
+    background and slot k has the number k + 1.
 
     Args:
-        masks: frame index -> uint8 H,W ids: 0 background, 255 void (nothing is stated there), other values objects.
+        masks: frame index -> uint8 H,W ids: 0 background, 255 void (no statement), other values objects.
         gone: frame index -> ids of the objects that are absent from this frame on.
-        ids: 0 and the ids that have a slot, ascending, at least those of the masks; just those if None.
+        ids: 0 and the ids that have a slot, ascending, at least those of the masks; only those if None.
 
         start: index in the video of the frame that is 0 here, for messages.
 
@@ -44,7 +44,7 @@ class Given:
         ids: uint8 K+1; 0 and the ids of all objects, ascending.
 
     Raises:
-        UserError: no object in any mask, or an object that leaves is in no mask or in the mask of the same frame.
+        UserError: no mask has an object, or an object that leaves is in no mask or in the mask of the same frame.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Given:
         objects = sorted(set().union(*shown.values()))
         if not objects:
             raise UserError(
-                "the masks hold no object; expected at least one id from 1 to 254; draw the objects in the mask"
+                "the masks have no object; expected at least one id from 1 to 254; draw the objects in the mask"
             )
         for index, leaving in left.items():
             unknown, both = set(leaving) - set(objects), set(leaving) & set(shown.get(index, ()))
@@ -81,7 +81,7 @@ class Given:
 
     @property
     def frames(self) -> tuple[int, ...]:
-        """Indices of all frames about which something is stated, ascending."""
+        """Indices of all frames with a statement, ascending."""
         return tuple(self._frames)
 
     @property
@@ -102,7 +102,7 @@ class Given:
         return Statement(self._masks.get(index), np.isin(self.ids[1:], shown), np.isin(self.ids[1:], left))
 
     def seen(self, before: NDArray[np.bool_], statement: Statement) -> NDArray[np.bool_]:
-        """K bool, the objects that are present after a statement, from those that were before it."""
+        """K bool, the objects that are present after a statement, from those that were present before."""
         return np.asarray((before | statement.named) & ~statement.gone)
 
     def check(self, height: int, width: int) -> None:
@@ -122,7 +122,7 @@ class Given:
         """Compare the indices with the length of the video, once it is known.
 
         Raises:
-            UserError: something is stated about a frame past the end.
+            UserError: there is a statement about a frame after the end.
         """
         late = [index for index in self._frames if index >= length]
         if late:
@@ -133,19 +133,19 @@ class Given:
             )
 
     def forward(self, start: int) -> Given:
-        """The same statements for a pass that begins with frame `start`, before which no mask shows an object."""
+        """The same statements for a pass that starts with frame `start`; no mask before it shows an object."""
         masks = {index - start: mask for index, mask in self._masks.items() if index >= start}
         left = {index - start: ids for index, ids in self._left.items() if index >= start}
         return Given(masks, left, self.ids, start)
 
     def backward(self, start: int) -> Given:
-        """The same statements for a pass that goes through the frames from `start` down to 0.
+        """The same statements for a pass from frame `start` down to 0.
 
-        Seen backwards an object is absent from the frame before the mask that brings it back, and is unknown once the
-        pass has left its first mask behind. Frame i of the video is frame `start` - i of the pass.
+        Backwards, an object is absent from the frame before the mask that brings it back, and unknown once the pass is
+        before its first mask. Frame i of the video is frame `start` - i of the pass.
 
         Args:
-            start: index of the frame where the pass begins; a mask shows an object there.
+            start: index of the first frame of the pass; a mask shows an object in it.
         """
         masks = {start - index: mask for index, mask in self._masks.items() if index <= start}
         gone: dict[int, list[int]] = {}
@@ -157,18 +157,18 @@ class Given:
         return Given(masks, gone, self.ids)
 
     def weights(self, index: int, direction: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """How much each direction counts for each object of a frame.
+        """Weight of each direction for each object of a frame.
 
-        An object counts forwards from the last mask that shows it, backwards from the next one, and between two masks
-        each direction the more, the nearer its mask is. Where an object has left, neither counts.
+        Forwards counts from the last mask that shows the object, backwards from the next one. Between two masks, each
+        direction has more weight the nearer its mask is. If an object has left, neither counts.
 
         Args:
             index: of the frame.
             direction: `forward`: never backwards; `auto`: backwards only before the first mask; `both`.
 
         Returns:
-            K float32 weights of the forward and of the backward pass; they sum to 1, or to 0 where the object is absent
-            or not known.
+            K float32 weights of the forward and of the backward pass; they sum to 1, or to 0 if the object is absent
+            or unknown.
         """
         count = len(self.ids) - 1
         forward, backward = np.zeros(count, np.float32), np.zeros(count, np.float32)

@@ -1,4 +1,4 @@
-"""The memory of a running video: which frames it holds, and their keys and values in one preallocated block."""
+"""The memory of a video: which frames it holds, and their keys and values in one preallocated block."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ from torch import Tensor
 
 from pipeline.dstm.memory import Memory
 
-_FIRST_CAPACITY = 8  # slots of the first block where it doubles when full
+_FIRST_CAPACITY = 8  # slots of the first block, if blocks double when full
 
 
 class Schedule:
-    """Which frames are remembered: the first, the previous one, every n-th, and those with a given mask.
+    """Which frames are in the memory: the first, the previous one, every n-th, and those with a given mask.
 
-    Where the number of frames is limited, the first and the previous one stay and the others are thinned: every second
-    of those kept goes, oldest first, then every second of what is left, so that two neighbouring gaps never differ by
-    more than a factor of two. Frames with a given mask go last.
+    If the number of frames is limited, the first and the previous one stay and the others are thinned: every second
+    kept frame is removed, oldest first, then every second one of the rest, so neighbouring gaps never differ by more
+    than a factor of two. Frames with a given mask are removed last.
 
     Args:
-        every: every how many frames one is kept, counted from the first.
-        limit: most frames held, at least 2; 0: no limit.
+        every: one frame in so many is kept, counted from the first.
+        limit: largest number of frames, at least 2; 0: no limit.
     """
 
     def __init__(self, every: int, limit: int) -> None:
         self._step = every
         self._limit = limit
         self._slots: list[int] = []  # frame by slot
-        self._kept: list[int] = []  # ascending; the previous frame is held without being kept
+        self._kept: list[int] = []  # ascending; the previous frame is in the memory but not kept
         self._given: set[int] = set()
         self._free: int | None = None  # slot that the next frame overwrites; None: a new one
-        self.thinned = False  # whether a frame had to leave for the limit's sake
+        self.thinned = False  # whether a frame was removed because of the limit
 
     @property
     def frames(self) -> tuple[int, ...]:
-        """The frames held, by slot."""
+        """The frames in the memory, by slot."""
         return tuple(self._slots)
 
     def add(self, frame: int, given: bool) -> int:
         """Add the newest frame.
 
         Args:
-            frame: its index; larger than all before.
-            given: whether it came with a mask. The first frame is always taken so.
+            frame: its index; larger than all previous ones.
+            given: whether it has a given mask. The first frame always counts as such.
 
         Returns:
-            The slot it is written to, one of the present ones or the next.
+            The slot to which it is written, an existing one or the next one.
         """
         slot = len(self._slots) if self._free is None else self._free
         self._slots[slot : slot + 1] = [frame]
@@ -58,11 +58,11 @@ class Schedule:
         return slot
 
     def _drop(self) -> int:
-        """Take one frame off those kept and return it."""
+        """Remove one kept frame and return it."""
         self.thinned = True
         first = self._kept[0]
         regular = [frame for frame in self._kept if frame not in self._given]
-        victim = self._kept[1]  # the oldest with a given mask, unless a regular one is left
+        victim = self._kept[1]  # the oldest one with a given mask, unless a regular one is left
         while regular:
             odd = [frame for frame in regular if (frame - first) // self._step % 2]
             if odd:
@@ -79,8 +79,8 @@ class MemoryBank:
     Args:
         schedule: decides the slot of each frame.
         max_slots: slots at the end of the video.
-        doubling: grow by doubling, as suits a GPU's allocator. Otherwise the block holds what it must and no more: on a
-            CPU only rows without gaps are multiplied fast, and a copy every few frames is nothing beside that.
+        doubling: grow by doubling, which suits a GPU's allocator. Otherwise the block is exactly as large as needed: on
+            a CPU only contiguous rows are multiplied fast, and a copy every few frames is cheap in comparison.
     """
 
     def __init__(self, schedule: Schedule, max_slots: int, doubling: bool) -> None:
@@ -89,7 +89,7 @@ class MemoryBank:
         self._value: Tensor | None = None
 
     def write(self, frame: int, key: Tensor, value: Tensor, given: bool) -> None:
-        """Remember a frame.
+        """Write a frame to the memory.
 
         Args:
             frame: its index.
@@ -102,7 +102,7 @@ class MemoryBank:
         self._value = self._put(self._value, slot, value, channels_last=False)
 
     def skip(self, frame: int, given: bool) -> None:
-        """Count a frame whose slot another one will have taken before the next read.
+        """Count a frame whose slot will be overwritten before the next read.
 
         Args:
             frame: its index.
@@ -111,15 +111,15 @@ class MemoryBank:
         self._schedule.add(frame, given)
 
     def read(self) -> Memory:
-        """All slots held, as views of the block: key B,K,Ck,T,h,w and value B,K,Cv,T,h,w. Their order means nothing."""
+        """All slots, as views of the block: key B,K,Ck,T,h,w and value B,K,Cv,T,h,w, in any order."""
         assert self._key is not None and self._value is not None
         t = len(self._schedule.frames)
         return Memory(self._key[:, :, :, :t], self._value[:, :, :, :t])
 
     def _put(self, block: Tensor | None, slot: int, x: Tensor, channels_last: bool) -> Tensor:
-        """Write x B,K,C,h,w to a slot of the block B,K,C,T,h,w, which is made or grown where it is too short.
+        """Write x B,K,C,h,w to a slot of the block B,K,C,T,h,w, which is created or enlarged if necessary.
 
-        It lies in memory as the read takes it: keys as rows of C, values as rows of T,h,w.
+        Its memory layout is that of the read: keys as rows of C, values as rows of T,h,w.
         """
         if block is None or slot >= block.shape[3]:
             b, k, c, h, w = x.shape

@@ -1,4 +1,4 @@
-"""Arithmetic on planes of probability: certainty where a mask is given, and label maps at another size."""
+"""Arithmetic on probability planes: corrections by given masks, and label maps at another size."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch import Tensor
 
 
 def one_hot(slots: Tensor, classes: int) -> Tensor:
-    """...,H,W numbers of slots to N,K+1,H,W float32."""
+    """...,H,W slot numbers to N,K+1,H,W float32."""
     numbers = torch.arange(classes, device=slots.device)[:, None, None]
     planes = (slots[..., None, :, :] == numbers).float()
     return planes if planes.ndim == 4 else planes[None]
 
 
 def correct(probabilities: Tensor, shares: Tensor, absent: Tensor) -> Tensor:
-    """Lay given objects over an estimate.
+    """Correct an estimate with given objects.
 
-    An object that is absent everywhere but where it is given loses its estimate. Its pixels become background, and
-    those of the other objects stay theirs.
+    An object that is stated to be absent except in its given pixels loses its estimate elsewhere. These pixels become
+    background; the other objects keep theirs.
 
     Args:
         probabilities: B,K+1,H,W float32 estimate, background at index 0.
-        shares: B,K+1,H,W float32; how much of each pixel a given mask assigns to each object. Index 0 is 0, also where
+        shares: B,K+1,H,W float32; how much of each pixel a given mask assigns to each object. Index 0 is 0, even if
             the mask shows background.
-        absent: B,K+1,H,W float32; by how much each object is stated to be absent from a pixel unless `shares` gives it.
+        absent: B,K+1,H,W float32; how much each object is stated to be absent from a pixel, unless `shares` assigns it.
 
     Returns:
         B,K+1,H,W float32 probabilities.
@@ -33,7 +33,9 @@ def correct(probabilities: Tensor, shares: Tensor, absent: Tensor) -> Tensor:
         removed = probabilities * absent
         freed = removed.sum(dim=1, keepdim=True)
         kept = probabilities - removed
-        loses = absent.gather(1, probabilities.max(dim=1, keepdim=True).indices)  # by how much the winner goes
+        loses = absent.gather(
+            1, probabilities.max(dim=1, keepdim=True).indices
+        )  # how much the most likely object is absent
         background = kept[:, :1] + freed
         others = kept / kept.sum(dim=1, keepdim=True).clamp(min=1e-6)
         kept = torch.where(loses > 0, torch.cat([background, kept[:, 1:]], dim=1), others)
@@ -42,7 +44,7 @@ def correct(probabilities: Tensor, shares: Tensor, absent: Tensor) -> Tensor:
 
 
 def resize(planes: Tensor, size: tuple[int, int], nearest: bool = False) -> Tensor:
-    """N,C,H,W at another size: bilinear with antialiasing where it shrinks, or nearest neighbour."""
+    """N,C,H,W at another size: bilinear (with antialiasing when shrinking), or nearest neighbour."""
     if tuple(planes.shape[-2:]) == size:
         return planes
     if nearest:
@@ -52,17 +54,17 @@ def resize(planes: Tensor, size: tuple[int, int], nearest: bool = False) -> Tens
 
 
 def label(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
-    """The likeliest slot of each pixel of a larger picture: the argmax of the up-sampled probabilities.
+    """The most likely slot of each pixel of a larger image: the argmax of the up-sampled probabilities.
 
-    Where the four pixels around a place agree on the likeliest slot, every weighted mean of them does. So only the
-    places in between, along borders, are interpolated; the result is that of interpolating all of them.
+    If the four pixels around a position agree on the most likely slot, every weighted mean of them does too. So only
+    the other pixels, along borders, are interpolated; the result is the same as interpolating all of them.
 
     Args:
         probabilities: K+1,h,w float32.
         size: H, W, not smaller than h, w.
 
     Returns:
-        H,W int64 numbers of slots.
+        H,W int64 slot numbers.
     """
     small = probabilities.max(dim=0).indices  # on a CPU seven times as fast as argmax
     height, width = small.shape
@@ -85,13 +87,13 @@ def label(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _corners(short: int, long: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each of `long` pixels the pixel before it among `short`, and how far it is on the way to the next."""
+    """For each of `long` pixels, the previous pixel among `short`, and its relative distance to it."""
     at = ((torch.arange(long, device=device) + 0.5) * (short / long) - 0.5).clamp(0, short - 1)
     first = at.long().clamp(max=max(0, short - 2))
     return first, at - first
 
 
 def _ends(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Indices of each pixel and of the one after it; the last is its own neighbour."""
+    """Indices of each pixel and of the next one; the last pixel is its own neighbour."""
     first = torch.arange(count, device=device)
     return first, (first + 1).clamp(max=count - 1)

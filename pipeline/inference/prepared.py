@@ -1,4 +1,4 @@
-"""A network made ready for inference: normalisation folded in, one type throughout, the fastest kernels."""
+"""Prepare a network for inference: normalisation folded in, one data type throughout, the fastest kernels."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ def prepare(network: DSTM, precision: Literal["bf16", "fp32"]) -> DSTM:
     """A copy of the network for inference, equal up to rounding.
 
     Args:
-        network: any; it is left as it is.
+        network: any; it is not changed.
         precision: type of the weights, the features and the memory; float32 also for `bf16` on a CPU without bfloat16
-            instructions. Frames are normalised, log-odds made probabilities and objects merged in float32 in any case.
+            instructions. Frames are always normalised, log-odds converted to probabilities and objects merged in
+            float32.
 
     Returns:
-        The copy, in evaluation mode, without gradients, on the same device; it takes frames of any float type.
+        The copy, in evaluation mode, without gradients, on the same device; it accepts frames of any float type.
     """
     prepared = fuse(network)
     device = next(network.parameters()).device

@@ -33,26 +33,26 @@ def propagate(
     share: float = 1.0,
     gone: Mapping[int, Iterable[int]] | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Segment a video frame by frame; frames are taken as they are needed, at most `config.lookahead` at a time.
+    """Segment a video frame by frame; frames are read as they are needed, at most `config.lookahead` at a time.
 
     Args:
-        network: in evaluation mode, on `device`; what `prepare` makes of it is fastest and sets the precision.
-        frames: the video, all of one size.
-        masks: frame index -> uint8 H,W ids. The objects of a mask are in its frame exactly where it says; new ones
-            begin there. Where it says 0, the other objects keep their estimate; where it says 255 (void), all do.
-            Before the first mask nothing is segmented.
+        network: in evaluation mode, on `device`; the result of `prepare` is fastest and sets the precision.
+        frames: the video; all frames have the same size.
+        masks: frame index -> uint8 H,W ids. In its frame, the objects of a mask are exactly as in the mask; new ones
+            start there. In pixels with 0 the other objects keep their estimate, in pixels with 255 (void) all do.
+            Frames before the first mask are not segmented.
         switches: `tta`.
         config: memory, scales and the size at which the network works.
-        device: where the network is.
-        share: of `config.memory_gb` that this video may use.
+        device: of the network.
+        share: of `config.memory_gb`, for this video.
         gone: frame index -> ids of objects that are absent from this frame on, until a mask shows them again.
 
     Yields:
         The mask of each frame, uint8 H,W ids.
 
     Raises:
-        UserError: no object in the masks, a mask or a frame of another size than the first frame, a mask past the end,
-            or a budget too small for the video.
+        UserError: the masks have no object, the size of a mask or frame differs from the first frame's, a mask is after
+            the end, or the budget is too small for the video.
     """
     one_pass = Pass(network, Given(masks, gone), switches, config, device, share)
     return (found.mask for found in one_pass.run(frames))
@@ -63,17 +63,17 @@ class Pass:
 
     Args:
         network: see `propagate`.
-        given: what is stated about the frames.
+        given: the statements about the frames.
         switches: `tta`.
         config: memory, scales and the size at which the network works.
-        device: where the network is.
-        share: of `config.memory_gb` that this video may use.
-        soft: also give probabilities; frames are then copied off the device one by one.
-        known: masks that exist already; they are taken over, and the memory is rebuilt from them.
+        device: of the network.
+        share: of `config.memory_gb`, for this video.
+        soft: also return probabilities; frames are then copied from the device one at a time.
+        known: masks that already exist; they are used as they are, and the memory is rebuilt from them.
         size: H, W of the video, if its frames may also come at the size at which the network works; that of the first
             frame if None.
         merge: maps a frame's index and its probabilities 1,K+1,h,w (before the first mask: all background) to those
-            that its mask is made of; the memory keeps the former.
+            from which its mask is made; the memory uses the original ones.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Pass:
         self._depth = network.switches.depth
         self._id_of_slot = torch.from_numpy(given.ids).to(device)
         self._seen = np.zeros(len(given.ids) - 1, bool)
-        self._held: set[int] = set()  # known frames that the memory holds when the first unknown one comes
+        self._held: set[int] = set()  # known frames that are in the memory when the first unknown one comes
         self._size = self._work = size or (0, 0)
         self._reduced = size is not None
         self._sizes: tuple[tuple[int, int], ...] = ()
@@ -107,13 +107,13 @@ class Pass:
         self._told = False
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Found]:
-        """Segment the frames; they are taken as they are needed, at most `config.lookahead` at a time."""
+        """Segment the frames; they are read as they are needed, at most `config.lookahead` at a time."""
         source = iter(frames)
         first = next(source, None)
         if first is not None:
             lookahead = self._open(*(self._size if self._reduced else first.rgb.shape[:2]))
             source = map(self._take, chain([first], source))
-            del first  # so that it goes when it is done
+            del first  # so that it is freed when it is done
             while ahead := list(islice(source, lookahead)):
                 yield from self._advance(ahead)
         self._given.check_length(self._index)
@@ -141,7 +141,7 @@ class Pass:
         return plan.lookahead
 
     def _take(self, frame: Frame) -> Frame:
-        """Check the next frame and bring it to the size at which the network works."""
+        """Check the next frame and resize it to the size at which the network works."""
         index, size = self._taken, frame.rgb.shape[:2]
         self._taken += 1
         if size not in self._sizes:
@@ -150,12 +150,12 @@ class Pass:
             )
         if self._depth and frame.depth is None:
             raise UserError(
-                f"frame {index} has no depth map; expected one, since the network takes depth; make it first"
+                f"frame {index} has no depth map; expected one, because the network takes depth; make it first"
             )
         if self._depth and frame.depth is not None and frame.depth.shape not in (size, self._work):
             raise UserError(
                 f"the depth map of frame {index} is {_show(frame.depth.shape)}, its frame {_show(size)}; expected the "
-                "same size; run the depth stage again"
+                "same size; rerun the depth stage"
             )
         if size == self._work:
             return frame
@@ -165,7 +165,7 @@ class Pass:
         return Frame(np.asarray(shrink(frame.rgb, self._work), np.uint8), depth)
 
     def _advance(self, frames: list[Frame]) -> Iterator[Found]:
-        """What is found in the next frames; no mode of torch is held across a yield."""
+        """Results for the next frames; no mode of torch stays active during a yield."""
         known = self._known is not None and self._index < self._known.end
         with torch.inference_mode():
             self._load(frames)
@@ -177,15 +177,15 @@ class Pass:
                 yield Found(mask, found[1])
         else:
             with torch.inference_mode():
-                labels = torch.stack([self._step()[0] for _ in frames])  # one copy off the device for all of them
+                labels = torch.stack([self._step()[0] for _ in frames])  # one copy from the device for all of them
             yield from (Found(mask, None) for mask in labels.cpu().numpy())
         self._report_thinning()
 
     def _report_thinning(self) -> None:
-        """Log once that the budget, not `memory_frames`, made frames leave the memory."""
+        """Log once if the budget, not `memory_frames`, has removed frames from the memory."""
         if not self._told and self._slots != self._config.memory_frames and any(t.thinned for t in self._tracks):
             self._told = True
-            log(f"frame {self._index}: infer.memory_gb has room for {self._slots} remembered frames: thinned from here")
+            log(f"frame {self._index}: infer.memory_gb allows {self._slots} frames in the memory: thinned from here on")
 
     def _load(self, frames: list[Frame]) -> None:
         rgb = torch.from_numpy(np.stack([f.rgb for f in frames])).to(self._device)
@@ -195,7 +195,7 @@ class Pass:
             maps = [f.depth for f in frames if f.depth is not None]
             depth = torch.from_numpy(np.stack(maps)).to(self._device)[:, None]  # L,1,h,w
         skip = 0 if self._known is None else min(max(0, self._known.end - self._index), len(frames))
-        if not self._seen.any():  # up to and including the first given mask there is nothing to segment
+        if not self._seen.any():  # up to and including the first given mask, nothing is segmented
             indices = range(self._index, self._index + len(frames))
             skip = max(skip, next((i + 1 for i, t in enumerate(indices) if self._brings_objects(t)), len(frames)))
         for track in self._tracks:
@@ -206,7 +206,7 @@ class Pass:
         return statement is not None and bool(statement.named.any())
 
     def _step(self) -> tuple[Tensor, Tensor | None]:
-        """Label map of the next frame, uint8 H,W on the device, and its probabilities K+1,h,w if they are wanted."""
+        """Label map of the next frame, uint8 H,W on the device, and its probabilities K+1,h,w if they are requested."""
         index, statement = self._index, self._given.at(self._index)
         self._index += 1
         if self._known is not None and index < self._known.end:
@@ -241,7 +241,7 @@ class Pass:
         return self._id_of_slot[label(probabilities, self._size)], probabilities
 
     def _take_over(self, index: int, statement: Statement | None, mask: NDArray[np.uint8]) -> Tensor:
-        """Memorize a frame whose mask is known, if it is one that the memory will hold."""
+        """Memorize a frame whose mask is known, if the memory will keep it."""
         if statement is not None:
             self._seen = self._given.seen(self._seen, statement)
         for track in self._tracks:
@@ -255,13 +255,13 @@ class Pass:
         return torch.from_numpy(mask)
 
     def _slots_of(self, mask: NDArray[np.uint8]) -> Tensor:
-        """H,W int64 numbers of the slots of ids; 0 for ids that have none."""
+        """H,W int64 slot numbers of ids; 0 for ids without a slot."""
         table = np.zeros(VOID + 1, np.int64)
         table[self._given.ids] = np.arange(len(self._given.ids))
         return torch.from_numpy(table[mask]).to(self._device)
 
     def _planes(self, statement: Statement, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """What `correct` takes, each 1,K+1,h,w: the shares of a statement's mask, and who is absent from where."""
+        """Inputs of `correct`, each 1,K+1,h,w: the shares of a statement's mask, and where objects are absent."""
         mask = np.zeros(self._size, np.uint8) if statement.mask is None else statement.mask
         shares = one_hot(self._slots_of(mask), len(self._given.ids))
         shares[:, 0] = 0

@@ -1,4 +1,4 @@
-"""Segmentation of any frames: networks, depth estimated on the way, masks out."""
+"""Segment any frames: networks, estimated depth, masks."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from pipeline.inference.planes import resize
 from pipeline.inference.prepared import prepare
 from pipeline.inference.propagate import Pass
 
-_RANGE_FRAMES = 16  # frames of a stream from which the range of its depth is taken
+_RANGE_FRAMES = 16  # number of frames of a stream that give the range of its depth
 
 Rgb = NDArray[np.uint8]
 Ids = NDArray[np.generic]
 
 
 class SoftMask(NamedTuple):
-    """A mask and how sure the network is of it.
+    """A mask and its probabilities.
 
     Attributes:
         mask: uint8 H,W ids.
@@ -59,13 +59,13 @@ class Segmenter:
 
     Args:
         network: D-STM, in evaluation mode, on `device`.
-        depth: gives it depth; None for a network without.
+        depth: provides depth; None for a network without depth.
         switches: `tta`.
         config: memory, precision, scales and the size at which the network works.
         device: of the network.
 
     Attributes:
-        depth: as given; None where the network takes none.
+        depth: as given; None if the network takes none.
     """
 
     def __init__(
@@ -115,33 +115,33 @@ class Segmenter:
         direction: Direction = "forward",
         probabilities: bool = False,
     ) -> Generator[NDArray[np.uint8], None, None] | Generator[SoftMask, None, None]:
-        """Masks of a video as its frames come.
+        """Yield the masks of a video, frame by frame.
 
-        Frames are taken `lookahead` at a time, and their masks are given before more are taken: a mask comes at most
-        `lookahead` - 1 frames after its frame. Where depth is estimated and its range not given, 16 frames are taken
-        before the first mask comes. Of the past nothing is held but the memory (`infer.memory_frames`). Closing the
-        generator frees everything.
+        Frames are read `lookahead` at a time, and their masks are yielded before more are read, so a mask comes at most
+        `lookahead` - 1 frames after its frame. If depth is estimated and its range is not given, 16 frames are read
+        before the first mask. Of past frames only the memory is kept (`infer.memory_frames`). Closing the generator
+        frees everything.
 
         Args:
-            frames: uint8 H,W,3 RGB, all of one size; any iterable, also one without end. Several wait at a time, so
-                each must be an array of its own. For other directions than `forward` a sequence.
+            frames: uint8 H,W,3 RGB, all with the same size; any iterable, also an endless one. Several are held at a
+                time, so each must be its own array. For directions other than `forward`, a sequence.
             masks: H,W ids of the objects in the first frame; or frame index -> ids of objects that appear in that frame
                 or are corrected there, see `propagate.propagate`. Integers or booleans.
-            depth_range: inverse depths that become 0 and 1 (`self.depth.range_of` of frames from all over the video);
-                if None, those of the first frames.
-            lookahead: frames taken at a time, in place of `infer.lookahead`; 1 for a camera. Less is slower and gives
-                the same masks up to rounding.
+            depth_range: inverse depths that become 0 and 1 (`self.depth.range_of` of frames spread over the video);
+                if None, from the first frames.
+            lookahead: frames processed at a time, instead of `infer.lookahead`; 1 for a camera. Smaller values are
+                slower and give the same masks up to rounding.
             gone: frame index -> ids of objects that are absent from that frame on, until a mask shows them again.
-            direction: `forward`: from each mask to the end; `auto`: frames before the first mask are segmented too,
+            direction: `forward`: from each mask to the end; `auto`: frames before the first mask are also segmented,
                 backwards from it; `both`: every mask is propagated in both directions, and between two masks of an
-                object the nearer one counts the more. What is needed of the backward pass waits in temporary files.
+                object the nearer one has more weight. Results of the backward pass are kept in temporary files.
             probabilities: yield `SoftMask` instead of masks.
 
         Yields:
             uint8 H,W ids for each frame, or a `SoftMask`.
 
         Raises:
-            UserError: unfit arguments, at once; unfit frames, when their turn comes.
+            UserError: invalid arguments, immediately; invalid frames, when they are read.
         """
         check_direction(direction)
         by_frame = {0: masks} if isinstance(masks, np.ndarray) else masks
@@ -153,7 +153,7 @@ class Segmenter:
         else:
             raise UserError(
                 f"the direction is {direction}, but the frames are {type(frames).__name__}; expected a list or another "
-                "sequence, since they are read twice; collect them first, or give direction='forward'"
+                "sequence, because they are read twice; collect them first, or give direction='forward'"
             )
         return self._soft(found, given) if probabilities else self._masks(found)
 
@@ -168,7 +168,7 @@ class Segmenter:
         known: Known | None = None,
         merge: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Generator[Found, None, None]:
-        """What is found in the frames of a video from one of them on, in order.
+        """Results for the frames of a video from some frame on, in order.
 
         Args:
             frames: see `propagate`.
@@ -176,7 +176,7 @@ class Segmenter:
             depth_range: see `propagate`.
             lookahead: see `propagate`.
             start: index in the video of the first of `frames`, for messages.
-            soft: also give probabilities.
+            soft: also return probabilities.
             known: see `Pass`.
             merge: see `Pass`.
         """
@@ -188,7 +188,7 @@ class Segmenter:
         size = (first.shape[0], first.shape[1])
         config = self._config if lookahead is None else replace(self._config, lookahead=lookahead)
         source = self._reduced(chain([first], checked), size, start)
-        del first  # so that the frames go when they are done
+        del first  # so that frames are freed when they are done
         if self.depth is not None and self.depth.estimated and depth_range is None:
             ahead = list(islice(source, _RANGE_FRAMES))
             depth_range = self.depth.range_of(ahead)
@@ -211,25 +211,25 @@ class Segmenter:
         known: Known | None = None,
         soft: bool = False,
     ) -> Generator[tuple[int, Found], None, None]:
-        """What is found backwards; probabilities of the frames from the first mask on go to a store.
+        """Results of the backward pass; probabilities of the frames from the first mask on go to a store.
 
         Args:
             clip: the video.
             given: statements about it.
             direction: `auto` or `both`.
-            depth_range: see `propagate`; if None, that of the first frames that the pass sees.
-            store: takes what `Blend` needs.
+            depth_range: see `propagate`; if None, from the first frames of the pass.
+            store: receives what `Blend` needs.
             stop: index of the last frame to segment.
-            known: masks that exist already, see `Pass`; frame 0 is where the pass begins, `given.first`.
-            soft: also give probabilities.
+            known: masks that already exist, see `Pass`; frame 0 is the first frame of the pass, `given.first`.
+            soft: also return probabilities.
 
         Yields:
-            Index and outcome of each frame, last one first. Those of the frames before the first mask are final.
+            Index and result of each frame, last one first. Results before the first mask are final.
         """
         begin = given.first if direction == "auto" else given.last
         first = next(clip.frames(begin, begin + 1), None)
         if first is None:
-            return  # the forward pass names the frame that does not exist
+            return  # the forward pass reports the frame that does not exist
         size = (first.shape[0], first.shape[1])
         frames = map(checked_frame, count(begin, -1), frames_backward(_Reduced(clip, self, size), begin, stop))
         if self.depth is not None and self.depth.estimated and depth_range is None:
@@ -265,7 +265,7 @@ class Segmenter:
         lookahead: int | None,
         soft: bool,
     ) -> Generator[Found, None, None]:
-        """Frames in order, after a backward pass whose masks wait in memory, compressed."""
+        """Frames in order, after a backward pass whose masks are kept in memory, compressed."""
         begin = given.first
         if self.depth is not None and self.depth.estimated and depth_range is None:
             depth_range = self.depth.range_of(list(clip.frames(0, _RANGE_FRAMES)))
@@ -296,7 +296,7 @@ class Segmenter:
                 yield SoftMask(one.mask, given.ids, full_probabilities(one))
 
     def _reduced(self, frames: Iterator[Rgb], size: tuple[int, int], start: int = 0) -> Iterator[Rgb]:
-        """Frames at the size at which the network works; those of another size than `size` are left to `Pass`."""
+        """Frames at the size at which the network works; those whose size is not `size` are left to `Pass`."""
         work = working_size(*size, self._config.short_side)
         return frames if work == size else (shrink(f, work) if f.shape[:2] == size else f for f in frames)
 

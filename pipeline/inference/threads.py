@@ -1,4 +1,4 @@
-"""Reading before and writing after a computation, in threads beside it."""
+"""Read ahead of and write behind a computation, in threads."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ R = TypeVar("R")
 
 
 def read_ahead(items: Iterable[T], read: Callable[[T], R], count: int, threads: int) -> Iterator[R]:
-    """Results of `read` in the order of the items, with at most `count` of them read before they are taken.
+    """Results of `read` in the order of the items, with at most `count` of them read in advance.
 
     Args:
         items: what to read.
-        read: reads one; called in threads.
-        count: bound on what lies ready.
+        read: reads one item; called in threads.
+        count: largest number of results that wait.
         threads: number of threads.
 
     Raises:
-        Exception: what `read` raised, at the item that caused it.
+        Exception: raised by `read`, at the item that caused it.
     """
     source = iter(items)
     with ThreadPoolExecutor(threads, "read") as pool:
@@ -42,7 +42,7 @@ def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
     """The items, produced in a thread, with at most `count` of them waiting.
 
     Raises:
-        Exception: what producing them raised, in its place.
+        Exception: raised while producing an item, at that item.
     """
     source, end = iter(items), object()
     for item in read_ahead(repeat(None), lambda _: next(source, end), count, threads=1):
@@ -55,7 +55,7 @@ class WriteBehind:
     """Calls that run in threads, at most `count` of them waiting; leaving the block waits for all.
 
     Args:
-        count: bound on the calls that wait.
+        count: largest number of calls that wait.
         threads: number of threads.
     """
 
@@ -65,10 +65,10 @@ class WriteBehind:
         self._waiting: deque[Future[None]] = deque()
 
     def put(self, write: Callable[[], None]) -> None:
-        """Have `write` called; waits while too many calls do.
+        """Schedule a call of `write`; blocks while too many calls wait.
 
         Raises:
-            Exception: what an earlier call raised.
+            Exception: raised by an earlier call.
         """
         while len(self._waiting) >= self._count:
             self._waiting.popleft().result()

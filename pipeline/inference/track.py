@@ -1,4 +1,4 @@
-"""One scale of a video on its way from frame to frame: queries encoded ahead, a memory that follows."""
+"""One scale of a video, from frame to frame: queries are encoded ahead, and the memory follows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.inference.planes import resize
 
 
 class _Ahead(NamedTuple):
-    """A frame that is loaded and waits for its turn."""
+    """A loaded frame that waits."""
 
     frames: Tensor  # B,3,h,w
     depth: Tensor | None  # B,1,h,w
@@ -24,7 +24,7 @@ class _Ahead(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """A frame that is memorized when, and only when, another one follows."""
+    """A frame that is memorized only if another one follows."""
 
     frame: int
     ahead: _Ahead
@@ -33,13 +33,13 @@ class _Pending(NamedTuple):
 
 
 class Track:
-    """A video at one scale, plain and, if asked for, mirrored: B = 1 or 2 views that share every pass.
+    """A video at one scale, optionally also mirrored: B = 1 or 2 views that share every pass.
 
     Args:
         network: in evaluation mode.
         scale: factor on the sides of the frame.
         flip: add the mirrored view.
-        config: which frames are remembered.
+        config: which frames the memory keeps.
         plan: how much is computed at a time.
         device: of the network.
     """
@@ -59,7 +59,7 @@ class Track:
 
     @property
     def thinned(self) -> bool:
-        """Whether frames had to leave the memory."""
+        """Whether frames were removed from the memory because of its limit."""
         return self._schedule.thinned
 
     def look_ahead(self, frames: Tensor, depth: Tensor | None, skip: int) -> None:
@@ -68,7 +68,7 @@ class Track:
         Args:
             frames: L,3,H,W in [0, 1].
             depth: L,1,H,W in [0, 1], or None for a network without depth.
-            skip: how many of them, from the start, need no query.
+            skip: number of them, from the start, that need no query.
         """
         length = frames.shape[0]
         frames, b = self._views(frames), 1 + self._flip  # L*B,3,h,w
@@ -82,7 +82,7 @@ class Track:
             self._ahead.append(_Ahead(frames[part], None if depth is None else depth[part], query))
 
     def segment(self, objects: Tensor | None) -> Tensor:
-        """Segment the next frame from the memory, into which the one before goes first.
+        """Memorize the previous frame, then segment the next one from the memory.
 
         Args:
             objects: K bool, which objects have appeared; all if None.
@@ -99,7 +99,7 @@ class Track:
         return self._network.segment(query, self._bank.read(), used, chunk, self._plan.batch).softmax(dim=1)
 
     def finish(self, frame: int, masks: Tensor, given: bool) -> None:
-        """Take the next frame off with its masks, to be memorized should another one follow.
+        """Finish the next frame with its masks; it is memorized if another one follows.
 
         Args:
             frame: its index.
@@ -107,27 +107,29 @@ class Track:
             given: whether a mask was given for it.
         """
         self._memorize_pending()
-        done = self._ahead.popleft()._replace(query=None)  # a part of a batch of queries, which is to go with its last
+        done = self._ahead.popleft()._replace(
+            query=None
+        )  # a part of a batch of queries, which is freed with its last frame
         self._pending = _Pending(frame, done, masks, given)
 
     def skip(self) -> None:
-        """Take the next frame off; it does not count for the memory."""
+        """Drop the next frame; it does not count for the memory."""
         self._memorize_pending()
         self._ahead.popleft()
 
     def pass_over(self, frame: int, given: bool) -> None:
-        """Take the next frame off; the memory does as if it held it, for a later frame takes its slot in any case.
+        """Drop the next frame, but count it for the memory, because a later frame overwrites its slot anyway.
 
         Args:
             frame: its index.
-            given: whether it came with a mask.
+            given: whether it has a given mask.
         """
         self._memorize_pending()
         self._ahead.popleft()
         self._bank.skip(frame, given)
 
     def to_views(self, planes: Tensor, nearest: bool) -> Tensor:
-        """Bring planes of the original frame (1,C,H,W) to this track's size and views: B,C,h,w."""
+        """Resize planes of the original frame (1,C,H,W) to this track's size and views: B,C,h,w."""
         return self._views(planes, nearest)
 
     def from_views(self, planes: Tensor, height: int, width: int) -> Tensor:

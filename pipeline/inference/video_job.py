@@ -1,4 +1,4 @@
-"""One video from footage to files: masks and what else is wanted, written as they are made."""
+"""One video from footage to files: masks and other results, written as they are made."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from pipeline.inference.threads import WriteBehind, prefetch
 
 T = TypeVar("T")
 
-_RANGE_FRAMES = 48  # frames, spread over the video, from which the range of its depth is taken
-_WAITING_BYTES = 128 << 20  # frames read ahead; of 4K they are five
+_RANGE_FRAMES = 48  # number of frames, spread over the video, that give the range of its depth
+_WAITING_BYTES = 128 << 20  # of frames read ahead; five frames of 4K
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run is to do besides writing masks.
+    """What a run does in addition to writing masks.
 
     Attributes:
         gone: frame index -> ids of objects that are absent from that frame on.
         direction: see `Segmenter.propagate`.
-        draw: what is drawn beside the masks.
-        probabilities: write a grey picture for each object and frame, and `doubt.csv`.
+        draw: what is drawn in addition to the masks.
+        probabilities: write a grey image for each object and frame, and `doubt.csv`.
         doubt: write `doubt.csv`.
-        resume: keep the masks that an interrupted run has left.
+        resume: keep the masks of an interrupted run.
     """
 
     gone: Mapping[int, Iterable[int]] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class VideoJob:
         segmenter: the networks.
         footage: the video.
         masks: frame index -> uint8 H,W ids.
-        out: folder for the results; other files in it stay as they are.
+        out: folder for the results; other files in it stay unchanged.
         wanted: what to do.
 
     Raises:
@@ -101,11 +101,11 @@ class VideoJob:
         """Segment the video.
 
         Raises:
-            UserError: a frame cannot be read, or the video breaks off; what was written before is whole.
-            KeyboardInterrupt: it was interrupted; its text says what there is.
+            UserError: a frame cannot be read, or the video breaks off; files written before that are complete.
+            KeyboardInterrupt: it was interrupted; its text says what was written.
         """
         if self._footage.broken_off is not None:
-            log(f"the video breaks off before its end ({self._footage.broken_off}): the frames before get their masks")
+            log(f"the video breaks off ({self._footage.broken_off}): the frames before that get their masks")
         make_folder(self._out)
         self._others = {path.name for path in self._out.glob("*.png")}
         depth_range = None if self._segmenter.depth is None else self._segmenter.depth.range_of(self._spread())
@@ -126,11 +126,11 @@ class VideoJob:
         self._report()
 
     def _backward(self, depth_range: DepthRange | None, store: ProbabilityStore) -> None:
-        """Masks of the frames before the first given one; what the forward pass will need goes to the store."""
+        """Masks of the frames before the first given one; what the forward pass needs goes to the store."""
         first, both = self._given.first, self._wanted.direction == "both"
         begin, stop, known = self._given.last if both else first, 0, None
         done = self._done(range(first - 1, -1, -1))
-        if done == first:  # all that this pass writes is there
+        if done == first:  # everything that this pass writes exists already
             self._take_over(range(first))
             stop = first + self._done(range(first, begin + 1))
             if not both or stop > begin:
@@ -169,7 +169,7 @@ class VideoJob:
 
         with ExitStack() as stack:
             drawings = stack.enter_context(Drawings(self._out, self._wanted.draw)) if self._wanted.draw.names else None
-            # leaves first, so that the drawings have all frames when they end
+            # ends first, so that the drawings have all frames when they end
             writer = stack.enter_context(WriteBehind(self._max_waiting, threads=1))
             if drawings is not None:
                 for i, shot in enumerate(self._footage.shots(0, start) if start else ()):
@@ -192,7 +192,7 @@ class VideoJob:
                     writer.put(show)
 
     def _draw(self, drawings: Drawings, shot: Shot, mask: NDArray[np.uint8]) -> None:
-        """Draw a frame whose files are written; the matte has soft borders if probabilities are among them."""
+        """Draw a frame whose files are written; the matte has soft borders if there are probabilities."""
         probability = None
         if self._wanted.draw.matte is not None and self._wanted.probabilities:
             objects = self._wanted.draw.objects
@@ -224,7 +224,7 @@ class VideoJob:
         return write
 
     def _done(self, indices: Iterable[int]) -> int:
-        """How many frames in a row have their mask from an earlier run."""
+        """Number of successive frames that have their mask from an earlier run."""
         count = 0
         for index in indices if self._wanted.resume else ():
             if not (self._out / f"{self._footage.name_of(index)}.png").is_file():
@@ -233,7 +233,7 @@ class VideoJob:
         return count
 
     def _take_over(self, indices: range) -> None:
-        """Count frames of an earlier run as done."""
+        """Count the frames of an earlier run as done."""
         names = {self._footage.name_of(index): index for index in indices}
         self._count += len(names)
         self._others -= {f"{name}.png" for name in names}
@@ -243,10 +243,10 @@ class VideoJob:
             log(f"{len(names)} frames have their masks already ({min(names)} to {max(names)})")
 
     def _known_mask(self, index: int) -> NDArray[np.uint8]:
-        """The mask that is written for a frame, compared with what is given for it.
+        """The existing mask of a frame, compared with the mask that is given for it.
 
         Raises:
-            UserError: it is of another run.
+            UserError: it comes from another run.
         """
         path = self._out / f"{self._footage.name_of(index)}.png"
         mask, given = decode_mask(path.read_bytes(), str(path)), self._masks.get(index)
@@ -255,13 +255,13 @@ class VideoJob:
         fits = mask.shape == self._size and not strange
         if not fits or (certain is not None and given is not None and (mask[certain] != given[certain]).any()):
             raise UserError(
-                f"{path} is not of this video and these masks; expected the masks of an interrupted run of the same "
+                f"{path} does not fit this video and these masks; expected masks of an interrupted run of the same "
                 "command; leave out --resume, or give another --out"
             )
         return mask
 
     def _spread(self) -> Iterator[NDArray[np.uint8]]:
-        log("the range of depth is taken from frames all over the video")
+        log("the range of depth is computed from frames spread over the video")
         yield from self._footage.spread(_RANGE_FRAMES)
 
     def _save_doubt(self) -> None:
@@ -272,21 +272,21 @@ class VideoJob:
         of = "" if self._footage.length is None else f" of {self._footage.length}"
         what = f"the first {self._count}{of} frames" if self._start == 0 else f"{self._count}{of} frames"
         return (
-            f"the masks of {what} are whole and in {self._out}; the same command with --resume continues, without it "
-            "begins again"
+            f"the masks of {what} are complete, in {self._out}; the same command with --resume continues, without "
+            "it starts again"
         )
 
     def _report(self) -> None:
         if self._footage.length is not None and self._count != self._footage.length:
             log(
-                f"the video says it has {self._footage.length} frames; {self._count} could be decoded, and each has "
+                f"the header announces {self._footage.length} frames; {self._count} could be decoded, and each has "
                 "its mask"
             )
         if self._others:
-            log(f"{self._out} held {len(self._others)} other PNG files before; they are as they were")
+            log(f"{self._out} contained {len(self._others)} other PNG files before; they are unchanged")
         worst = [f"{name} (object {row.object}: {row.doubt:.2f})" for name, row in self._doubt.worst(3)]
         if worst:
-            log(f"look first at the frames with the most doubt: {', '.join(worst)}")
+            log(f"check the frames with the most doubt first: {', '.join(worst)}")
 
 
 class _FootageClip:
@@ -305,4 +305,4 @@ def _indices(start: int, length: int | None) -> Iterable[int]:
 
 
 def _generator(items: Iterator[T]) -> Generator[T, None, None]:
-    return cast("Generator[T, None, None]", items)  # what a function with yield returns can be closed
+    return cast("Generator[T, None, None]", items)  # a generator function returns something that can be closed
