@@ -130,7 +130,7 @@ def test_resuming_is_close_to_no_interruption(
     whole = run("whole", masks, direction=direction)
     with monkeypatch.context() as patch:
         patch.setattr(video_job, "progress", interrupt_after(after))
-        with pytest.raises(KeyboardInterrupt, match=r"complete, in .*--resume continues"):
+        with pytest.raises(KeyboardInterrupt, match=r"complete and in .*--resume continues"):
             run("out", masks, direction=direction, doubt=True)
     left = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
     assert len(left) < 12

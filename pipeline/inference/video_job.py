@@ -272,7 +272,7 @@ class VideoJob:
         of = "" if self._footage.length is None else f" of {self._footage.length}"
         what = f"the first {self._count}{of} frames" if self._start == 0 else f"{self._count}{of} frames"
         return (
-            f"the masks of {what} are complete, in {self._out}; the same command with --resume continues, without "
+            f"the masks of {what} are complete and in {self._out}; the same command with --resume continues, without "
             "it starts again"
         )
 
