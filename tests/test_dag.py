@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+PARAMS = (ROOT / "params.yaml").read_text()  # once: the file may be edited while the tests run
 STILLS = ("msra10k", "coco", "voc")
 DATASETS = ("davis", "youtubevos", *STILLS, "mannequin", "challenge")
 DEPTHS = {f"depth@{name}" for name in ("davis", "youtubevos", *STILLS, "challenge")}
@@ -71,7 +72,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             definition["stages"][name] = hashing(stage)
     (root / "dvc.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
     (root / "hasher.py").write_text(HASHER)
-    shutil.copy(ROOT / "params.yaml", root)
+    (root / "params.yaml").write_text(PARAMS)
     shutil.copytree(ROOT / "pipeline", root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     run(root, "git", "init", "-q")
     run(root, *DVC, "init", "-q")
@@ -97,7 +98,7 @@ def reproduced(root: Path) -> set[str]:
 
 def override(root: Path, **values: Any) -> None:
     """Set dotted keys (with __ for the dots) of params.yaml, from the committed values on."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load(PARAMS)
     for dotted, value in values.items():
         *parents, last = dotted.split("__")
         place = params
@@ -142,7 +143,7 @@ def test_an_override_runs_what_depends_on_it(project: Path, values: dict[str, An
     override(project, **values)
     assert reproduced(project) == expected
     assert reproduced(project) == set()  # a second time nothing
-    shutil.copy(ROOT / "params.yaml", project)
+    (project / "params.yaml").write_text(PARAMS)
     assert reproduced(project) == set()  # back again: the run cache has it
 
 
