@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,12 +34,16 @@ ROOT = Path(__file__).resolve().parents[1]
 VARIANTS: dict[str, tuple[Switches, NetworkConfig]] = {
     "resnet": (Switches(False, True, True, "estimated"), NETWORK),
     "resnest": (Switches(True, True, True, "estimated"), replace(NETWORK, stride=16)),
+    "lite": (
+        Switches(True, False, True, "estimated"),
+        replace(NETWORK, resnest_backbone="tf_efficientnet_lite0", width=1.0, stride=16),
+    ),
     "plain": (
         Switches(False, False, False, "estimated"),
         replace(NETWORK, resnet_backbone="resnet18", stride=16, norm="group", value_mask=False),
     ),
 }
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnest", "plain")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnest", "plain", "lite")]
 Segment = Callable[..., Iterator[NDArray[np.float64]]]
 
 
@@ -210,6 +216,20 @@ def test_the_same_bytes_again_and_another_opset(exported: Exported) -> None:
     latest = to_onnx(graph, OPSETS[-1])
     assert latest != (exported.folder / "reader.onnx").read_bytes()
     assert compare(graph, latest, 16, 32) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_command_in_a_fresh_process(tmp_path: Path) -> None:
+    """Nothing that an earlier call left behind is needed, as happened with a cached constant."""
+    for name in PACKAGES:
+        pytest.importorskip(name)
+    network = DSTM(*VARIANTS["plain"]).eval()
+    save_checkpoint(tmp_path / "dstm.pt", KIND, to_plain(*VARIANTS["plain"]), network.state_dict())
+    line = [sys.executable, "-m", "pipeline.export", "dstm.pt", "onnx", "--height", "32", "--width", "48"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {path.suffix for path in (tmp_path / "onnx").iterdir()} == {".onnx", ".json"}
 
 
 def test_missing_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
