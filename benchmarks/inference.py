@@ -7,9 +7,9 @@
     python -m benchmarks.inference --height 144 --width 256 --objects 2 --network sample --length 10000 --watch
     python -m benchmarks.inference --height 1080 --width 1920 --objects 44 --length 12 --precision bf16
 
-Without --weights the weights are random, which takes the same time. Without --video a drawn one of the given size is
-used. Each setting runs in a process of its own, so that its peak memory is its own. Compare only figures of one
-machine, taken in one run; where other programs run beside it, CPU seconds say more than frames a second.
+Without --weights the weights are random, which takes the same time. Without --video a synthetic one of the given size
+is used. Each setting runs in a separate process, so that its peak memory is its own. Compare only results of one
+machine and one run; if other programs are running, CPU seconds are more reliable than frames per second.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def draw(folder: Path, length: int, height: int, width: int, n_objects: int) -> 
 
 
 def measure(setting: Setting, footage: Footage, mask: NDArray[np.uint8]) -> tuple[float, float, float]:
-    """Frames a second, CPU seconds a frame, peak memory in GiB; depth is constant, so that only D-STM is measured."""
+    """Frames per second, CPU seconds per frame, peak memory in GiB; with constant depth, so only D-STM is measured."""
     settings = load_settings()
     params = settings.profiles[setting.network]
     device = pick_device(setting.device)
@@ -211,7 +211,7 @@ def main() -> None:
                 size = f"{mask.shape[1]}x{mask.shape[0]}"
                 print(
                     f"{size}, {len(np.unique(mask)) - 1} objects, {options.network} {precision}"
-                    f"{', tta' if options.tta else ''}: {rate:.2f} frames/s, {cpu:.2f} CPU s a frame, "
+                    f"{', tta' if options.tta else ''}: {rate:.2f} frames/s, {cpu:.2f} CPU s per frame, "
                     f"peak {peak:.2f} GiB",
                     flush=True,
                 )

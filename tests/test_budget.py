@@ -33,7 +33,7 @@ def test_on_a_cpu_objects_pass_one_by_one() -> None:
 
 
 def held(plan: Plan) -> tuple[float, ...]:
-    """What of a plan grows with the room there is: the frames, the memory, and the query places read at a time."""
+    """What grows with the budget: frames, memory, and the query pixels read at a time."""
     return plan.lookahead, plan.slots, plan.batch * plan.rows
 
 

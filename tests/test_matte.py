@@ -107,7 +107,7 @@ def test_colours_away_from_the_objects_are_gone() -> None:
     rgb = np.full((40, 60, 3), 200, np.uint8)
     mask = np.zeros((40, 60), np.uint8)
     mask[20, 30] = 1
-    mask[0, 0] = 255  # void is no object
+    mask[0, 0] = 255  # void is not an object
     found = cut_out(rgb, opacity_of(mask, None))
     expected = np.zeros((40, 60), np.uint8)
     expected[12:29, 22:39] = 200

@@ -161,7 +161,7 @@ def test_resuming_what_is_complete_or_of_another_run(run: Run, tmp_path: Path) -
 
 
 def test_corrections_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A smaller mask, an object that leaves, and a large video, in which given masks are exact all the same."""
+    """A smaller mask, an object that leaves, and a large video, in which given masks are still exact."""
     large = TOY._replace(
         frames=TOY.frames.repeat(3, axis=1).repeat(3, axis=2), masks=TOY.masks.repeat(3, 1).repeat(3, 2)
     )

@@ -79,7 +79,7 @@ def _turned_upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF raises nearly anything, and the pixels are good all the same
+    except Exception:  # damaged EXIF raises nearly anything, but the pixels can still be good
         turn = None
     return image if turn is None else image.transpose(turn)
 

@@ -38,7 +38,7 @@ def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     background may be missing, as some programs omit it.
     """
     if isinstance(segmentation, list):
-        from pycocotools import mask as coco_mask  # here, so that the stages that draw nothing do without it
+        from pycocotools import mask as coco_mask  # here, because stages that draw nothing do not need it
 
         parts = coco_mask.frPyObjects(segmentation, height, width)
         return np.asarray(coco_mask.decode(coco_mask.merge(parts)), np.bool_)

@@ -16,16 +16,16 @@ class Backbone(nn.Module):
     """Stages at strides 4, 8 and 16 (or 8) of a timm network.
 
     Args:
-        name: timm's: ResNet, ResNeSt, RegNet, EfficientNet or MobileNet, or another one of that build.
+        name: timm's: ResNet, ResNeSt, RegNet, EfficientNet or MobileNet, or another one with the same structure.
         config: width, weights, normalisation and stride.
-        awaits_weights: weights of a checkpoint are loaded next, so that ImageNet's are not read.
+        awaits_weights: weights of a checkpoint will be loaded, so ImageNet's are not read.
 
     Attributes:
         channels: channels of the three stages.
         stem_channels: channels of the first convolution.
 
     Raises:
-        UserError: timm has no such network, it does not fit, or its weights are not there.
+        UserError: timm has no such network, it does not fit, or its weights are not available.
     """
 
     def __init__(self, name: str, config: NetworkConfig, awaits_weights: bool = False) -> None:
@@ -49,8 +49,8 @@ class Backbone(nn.Module):
         """Run the stages.
 
         Args:
-            x: N,C,H/2,W/2, what `conv1` makes of normalised frames, with the outputs of further stems added. H and W
-                are multiples of 16.
+            x: N,C,H/2,W/2: the output of `conv1` for normalised frames, with the outputs of further stems added. H and
+                W are multiples of 16.
 
         Returns:
             Features at strides 4, 8 and 16 (or 8).
@@ -66,7 +66,7 @@ def make_stem(out_channels: int, zero: bool) -> nn.Conv2d:
 
     Args:
         out_channels: channels of the backbone's first convolution.
-        zero: start at zero, so that the plane changes nothing at step 0.
+        zero: initialise with zeros, so that the plane has no effect at step 0.
     """
     stem = nn.Conv2d(1, out_channels, 7, stride=2, padding=3, bias=False)
     if zero:

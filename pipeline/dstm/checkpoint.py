@@ -1,4 +1,4 @@
-"""A D-STM network from its file."""
+"""Load a D-STM network from its file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ KIND = "dstm"
 
 
 def load_dstm(path: Path, device: torch.device) -> DSTM:
-    """Rebuild the network a checkpoint was saved from.
+    """Rebuild the network of a checkpoint.
 
     Args:
         path: a checkpoint of kind `dstm` (written by pretrain, train or pipeline.convert), or a `.safetensors` file
             (written by pipeline.convert ship).
-        device: where the network goes.
+        device: of the network.
 
     Returns:
         The network in evaluation mode.
 
     Raises:
-        UserError: missing or damaged file, another kind, or weights that do not fit the stored configuration.
+        UserError: the file is missing, damaged or of another kind, or its weights do not fit its configuration.
     """
     if path.suffix == SUFFIX:
         plain, weights = read_safetensors(path)
@@ -52,6 +52,6 @@ def load_weights(network: DSTM, weights: dict[str, torch.Tensor], path: Path) ->
         lines = [line.strip() for line in str(error).splitlines()]
         detail = lines[1] if len(lines) > 1 else lines[0]
         raise UserError(
-            f"{path} is of another architecture ({detail[:160]}); expected the network of the current model and "
+            f"{path} has another architecture ({detail[:160]}); expected the network of the current model and "
             "network parameters; use the parameters it was trained with, or train again"
         ) from None

@@ -1,4 +1,4 @@
-"""What a D-STM network is made of; stored in every checkpoint, so that a file rebuilds its own network."""
+"""The architecture of a D-STM network; stored in every checkpoint, so that the network can be rebuilt from it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Switches:
 
     Attributes:
         resnest: ResNeSt instead of ResNet in both encoders: `network.resnest_backbone` instead of
-            `network.resnet_backbone`. Where both name one network, the column does not exist, and off is refused.
-        depth: both encoders take a depth map beside the frame.
+            `network.resnet_backbone`. If both name the same network, the column does not exist, and false is refused.
+        depth: both encoders take a depth map in addition to the frame.
         aspp: atrous spatial pyramid pooling on the memory readout.
-        depth_input: what stands in the depth channel: the estimate, or one of the controls that show whether depth
+        depth_input: content of the depth channel: the estimate, or one of the controls that show whether depth
             helps as depth (`pipeline/datasets/depth_input.py`); not in the paper.
     """
 
@@ -34,10 +34,10 @@ class NetworkConfig:
 
     Attributes:
         resnest_backbone: timm name of the ResNeSt, or of any network with features at strides 4, 8 and 16.
-        resnet_backbone: timm name of the network in its place when `model.resnest` is off; the same name in a profile
+        resnet_backbone: timm name of the network used instead if `model.resnest` is false; the same name in a profile
             that has one backbone.
         width: factor on the channels of a ResNet or ResNeSt; 1 for published weights.
-        pretrained: where the backbone's ImageNet weights come from: `true` from timm, `package` from an installed
+        pretrained: source of the backbone's ImageNet weights: `true` from timm, `package` from an installed
             package (`dstm/imagenet_weights.py:PACKAGES`), any other string from that file; `false`: random weights.
         norm: `frozen` BatchNorm (statistics and affine; needs pretrained weights), `batch` in training mode or `group`.
         stride: stride of the last encoder stage that is used, 16 as in STM or 8 for small frames.
@@ -45,9 +45,9 @@ class NetworkConfig:
         value_channels: Cv.
         decoder_channels: channels of the decoder and of ASPP's output.
         scale_keys: divide k·k by sqrt(Ck) before the softmax, as STM's released model does; Eq. (3) has no such factor.
-        value_mask: carry the down-sampled object masks beside the memory value (not in the paper).
+        value_mask: append the down-sampled object masks to the memory value (not in the paper).
         shared_start: both encoders and key heads start from the same weights (not in the paper).
-        key_std: standard deviation that keys are scaled to on the first batch, 0 to leave them (not in the paper).
+        key_std: standard deviation to which keys are scaled on the first batch; 0: not scaled (not in the paper).
         aspp_dilations: dilations of ASPP's 3x3 branches.
     """
 

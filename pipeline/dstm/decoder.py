@@ -20,7 +20,7 @@ class ResidualBlock(nn.Module):
 
 
 class Skip(nn.Module):
-    """A query feature prepared for the decoder; it depends on the frame alone, so it is made once for all objects."""
+    """A query feature prepared for the decoder; it depends only on the frame and is computed once for all objects."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Skip(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the projected readout to one foreground logit a pixel.
+    """From the projected readout to one foreground logit per pixel.
 
     Args:
         channels: channels throughout.

@@ -59,7 +59,7 @@ class MemoryEncoder(nn.Module):
             depth: B,1,H,W in [0, 1].
             mask: N,1,H,W probability of this object.
             others: N,1,H,W probability of the union of the others.
-            objects: which frame each object is in; None where B is 1 or N.
+            objects: the frame of each object; None if B is 1 or N.
 
         Returns:
             Features N,C,H/16,W/16.

@@ -12,7 +12,7 @@ from pipeline.core.kernels.onednn import product
 
 
 class Memory(NamedTuple):
-    """Keys and values of T remembered frames for K objects.
+    """Keys and values of T frames for K objects.
 
     Attributes:
         key: B,K,Ck,T,h,w.

@@ -142,7 +142,7 @@ class DSTM(nn.Module):
             depth: B,1,H,W in [0, 1]; None without `model.depth`.
             mask: N,1,H,W probability of each object.
             others: N,1,H,W probability of the union of the other objects.
-            objects: which videos the N objects belong to; None where B is 1, the video of all, or N.
+            objects: the videos of the N objects; None if B is 1 (all in one video) or N.
 
         Returns:
             Key N,Ck,h,w and value N,Cv,h,w.
