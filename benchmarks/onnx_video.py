@@ -50,7 +50,7 @@ def documented_loop() -> Any:
 
 
 def measure(folder: Path, depth: bool, frames: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[float, float]:
-    """Frames a second and CPU seconds a frame, from the second frame on; loading the graphs is left out."""
+    """Frames per second and CPU seconds per frame, from the second frame on, without loading the graphs."""
     depths = np.full(frames.shape[:3], 0.5, np.float32) if depth else None
     masks = documented_loop()(folder, frames, depths, mask)
     next(masks)  # loads the graphs and memorizes nothing yet
