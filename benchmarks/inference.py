@@ -73,6 +73,11 @@ class FirstFrames:
         self.length: int | None = min(length, footage.length or length)
         self._watch = watch
 
+    @property
+    def broken_off(self) -> str | None:
+        """See `Footage`."""
+        return self._footage.broken_off
+
     def name_of(self, index: int) -> str:
         """See `Footage`."""
         return self._footage.name_of(index)
