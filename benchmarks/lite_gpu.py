@@ -78,6 +78,9 @@ class Plan:
         workers: processes that prepare clips.
         device: `cuda` or `cpu`.
         weights: file for the float16 weights, written before anything is scored; empty: none.
+        start: checkpoint of a pretraining to start main training from; empty: pretrain first.
+        pretrain_only: end after pretraining.
+        score: segment and score the real val sequences at the end.
     """
 
     name: str
@@ -88,6 +91,9 @@ class Plan:
     workers: int
     device: str
     weights: str
+    start: str
+    pretrain_only: bool
+    score: bool
 
 
 class _Clock(Objective):
@@ -150,7 +156,12 @@ def run_job(folder: Path) -> None:
     settings, layout = load_settings(), Layout(Path.cwd(), "lite")
     rows: dict[str, Any] = {"name": plan.name, "seed": plan.seed}
     stages: list[tuple[str, Callable[[Settings, Layout], None]]] = [("pretrain", pretrain.run), ("train", train.run)]
+    if plan.start:
+        layout.model("pretrain").parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(plan.start, layout.model("pretrain"))
     for number, (name, run) in enumerate(stages):
+        if (plan.start and name == "pretrain") or (plan.pretrain_only and name == "train"):
+            continue
         deadline = time.monotonic() + 60 * plan.minutes[number] if plan.minutes else float("inf")
         steps = plan.steps[number] if plan.steps else _plan_steps(settings, layout, name, run, plan.minutes[number])
         start = time.monotonic()
@@ -166,8 +177,10 @@ def run_job(folder: Path) -> None:
         signal.alarm(0)
         rows[f"{name}_seconds"] = round(time.monotonic() - start, 1)
     if plan.weights:
-        _write_half(layout.model("dstm"), Path(plan.weights))
-    for name, tta in (("dstm", False), ("pretrain", False), ("dstm", True)):
+        _write_half(layout.model("pretrain" if plan.pretrain_only else "dstm"), Path(plan.weights))
+    scored = [("pretrain", False)] if not plan.start else []
+    scored += [("dstm", False), ("dstm", True)] if not plan.pretrain_only else []
+    for name, tta in scored if plan.score else []:
         rows[f"J&F {name}{' with TTA' if tta else ''}"] = _score(settings, layout, name, tta)
         Path("row.json").write_text(json.dumps(rows))  # after each, so that a run that is ended shows what it has
 
@@ -299,6 +312,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="of a run; 0: the cores shared out")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--no-weights", action="store_true", help="keep the scores and logs alone")
+    parser.add_argument("--start", type=Path, help="checkpoint of a pretraining; main training alone is run")
+    parser.add_argument("--pretrain-only", action="store_true", help="end after pretraining")
+    parser.add_argument("--no-scores", action="store_true", help="score nothing")
     parser.add_argument("--smoke", action="store_true", help="measure speed and memory for some batch sizes")
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -323,7 +339,8 @@ def main() -> None:
     plans = [
         Plan(
             f"{v}-{s}", s, {**changes, **VARIANTS[v]}, tuple(args.steps), tuple(args.minutes), workers, args.device,
-            "" if args.no_weights else str(args.out.resolve() / f"{v}-{s}.pt"),
+            "" if args.no_weights else str(args.out.resolve() / f"{v}-{s}{'-pretrain' * args.pretrain_only}.pt"),
+            str(args.start.resolve()) if args.start else "", args.pretrain_only, not args.no_scores,
         )
         for v, s in names
     ]  # fmt: skip

@@ -36,7 +36,7 @@ def smoke(work: Path, device: str, changes: dict[str, Any]) -> None:
     if not raw.exists():
         raw.symlink_to(work / "data" / "lite" / "raw")
     cores = os.cpu_count() or 1
-    plan = lite_gpu.Plan("smoke", 0, changes, (10, 10), (), max(1, cores - 1), device, "")
+    plan = lite_gpu.Plan("smoke", 0, changes, (10, 10), (), max(1, cores - 1), device, "", "", False, False)
     lite_gpu.write_params(folder, plan)
     os.chdir(folder)
     usage = shutil.disk_usage("/dev/shm")

@@ -26,18 +26,19 @@ CPU = torch.device("cpu")
 
 
 def test_the_file_in_the_repository() -> None:
-    """Its digest is that of the code and of the model card; without a file there is no digest either."""
+    """Its digest is that of the code and of the model card."""
     card = (shipped.SHIPPED.parent / "README.md").read_text()
-    if not shipped.SHA256:
-        assert not shipped.SHIPPED.exists(), "enter its SHA-256 in pipeline/pretrained/shipped.py"
-        with pytest.raises(UserError, match=r"dstm-lite.safetensors does not exist; .* name other weights"):
-            shipped.shipped_weights()
-        return
     data = shipped.shipped_weights().read_bytes()
     assert hashlib.sha256(data).hexdigest() == shipped.SHA256
     assert shipped.SHA256 in card and len(data) <= MAX_BYTES
     network = load_dstm(shipped.SHIPPED, CPU)
     assert not network.switches.depth and all(torch.isfinite(p).all() for p in network.parameters())
+
+
+def test_a_copy_without_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "dstm-lite.safetensors")
+    with pytest.raises(UserError, match=r"dstm-lite.safetensors does not exist; .* name other weights"):
+        shipped.shipped_weights()
 
 
 def test_ship_and_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
