@@ -32,7 +32,7 @@ PAGES = [
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 WITH_OPTIONS = ("pipeline.convert", "pipeline.evaluate", "pipeline.export", "pipeline.segment")
-BENCHMARKS = ("benchmarks.depth", "benchmarks.floor", "benchmarks.inference", "benchmarks.scoring", "benchmarks.seeds")
+BENCHMARKS = tuple(f"benchmarks.{name}" for name in ("depth", "floor", "inference", "onnx_video", "scoring", "seeds"))
 TESTED_ELSEWHERE = (
     "benchmarks.lite_gpu",
     "examples.make_clip",

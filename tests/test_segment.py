@@ -161,7 +161,7 @@ def test_missing_weights_say_how_to_get_them(
     mask = write_mask(tmp_path / "mask.png", make_toy(1).masks[0])
     arguments = [write_frames(tmp_path / "frames", make_toy(1)), "--mask", mask, "--out", tmp_path / "out"]
     with pytest.raises(UserError, match=r"dstm\.pt does not exist; .*make repro.*--weights"):
-        command(*arguments)
+        command(*arguments, "--weights", "trained")
     with pytest.raises(UserError, match=r"mine\.pt does not exist; .*correct the path"):
         command(*arguments, "--weights", "mine.pt")
     monkeypatch.chdir(tmp_path / "frames")

@@ -95,7 +95,9 @@ def _fold_stems(encoder: QueryEncoder | MemoryEncoder) -> None:
 
 
 def _join_mask_stems(encoder: MemoryEncoder) -> None:
-    """Merge the two mask stems into one convolution of two planes."""
+    """Merge the two mask stems into one convolution of two planes; nothing to do in a network that is already fused."""
+    if encoder.joined_stem is not None:
+        return
     mask, others = encoder.mask_stem, encoder.others_stem
     encoder.joined_stem = _plain(mask, torch.cat([mask.weight, others.weight], dim=1), None)
     del encoder.mask_stem, encoder.others_stem
