@@ -42,7 +42,7 @@ test: setup  ## the fast tests
 
 .PHONY: smoke
 smoke: setup  ## the slow tests: the whole pipeline at toy size
-	python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 python -m pytest -q -m slow -n 2 --dist loadfile
 
 .PHONY: lint
 lint: setup  ## ruff (rules and format), codespell and mypy
