@@ -229,4 +229,5 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for sums in (one["sums"], two["sums"]):
         # adds the same to k^Q . k^M at every memory place, which a softmax does not see: its gradient is rounding alone
         del sums["memory_heads.key.bias"]
-    assert one["sums"] == pytest.approx(two["sums"], rel=1e-3)
+    # Adam moves a bias whose gradient is near 0 by up to lr in a direction that rounding decides
+    assert one["sums"] == pytest.approx(two["sums"], rel=1e-3, abs=2e-4)
