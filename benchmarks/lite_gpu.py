@@ -178,6 +178,7 @@ def run_job(folder: Path) -> None:
         rows[f"{name}_seconds"] = round(time.monotonic() - start, 1)
     if plan.weights:
         _write_half(layout.model("pretrain" if plan.pretrain_only else "dstm"), Path(plan.weights))
+    Path("row.json").write_text(json.dumps(rows))
     scored = [("pretrain", False)] if not plan.start else []
     scored += [("dstm", False), ("dstm", True)] if not plan.pretrain_only else []
     for name, tta in scored if plan.score else []:
