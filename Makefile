@@ -36,6 +36,14 @@ repro: setup  ## run the whole pipeline (only what has changed), and save the re
 plots: setup  ## write dvc_plots/index.html: training curves, bars and pictures
 	python -m dvc plots show
 
+.PHONY: report
+report: setup  ## write report.html: scores, curves, clips and pictures of the last run
+	python -m pipeline.report_page $(ARGS)
+
+.PHONY: ablation
+ablation: setup  ## run Table 2 with three seeds and write metrics/ablation.md; other rows: make ablation ARGS='--set NAME'
+	python -m pipeline.ablation $(ARGS)
+
 .PHONY: test
 test: setup  ## the fast tests
 	OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2 --dist loadfile

@@ -23,6 +23,7 @@ NEUTRAL = {
     "pipeline/core/checkpoint.py": "stores weights and gives them back as they are",
     "pipeline/core/processes.py": "distributes work over processes, which give the same result for any number",
     "pipeline/core/runtime.py": "logs, devices, locks and the names of resume states",
+    "pipeline/core/usage.py": "records time and memory beside the resume states",
     "pipeline/sources": "fetches a file as it is and checks its digest",
 }
 # Parameters reach a stage through its params, so the dataclasses that settings.py imports are not code of every stage.

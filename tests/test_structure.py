@@ -14,10 +14,10 @@ STAGES = "stages and commands"  # the modules in pipeline/ itself
 LEVELS = (
     ("core",),
     (
-        *("datasets", "dstm", "footage", "hourglass", "live", "reporting"),
+        *("datasets", "dstm", "experiments", "footage", "hourglass", "live", "reporting"),
         *("sample", "scoring", "sources", "synthesis", "tracing"),
     ),
-    ("depth_maps", "depth_training", "inference", "pretrained", "training"),
+    ("depth_maps", "depth_training", "inference", "pretrained", "training", "web_report"),
     (STAGES,),
 )
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tqdm import tqdm
 
 from pipeline.core.errors import UserError
+from pipeline.core.usage import record_usage
 
 if TYPE_CHECKING:
     import torch
@@ -165,11 +166,15 @@ def _complain(message: str) -> None:
 def run_main(main: Callable[[], None]) -> int:
     """Run a command and print errors that a user can fix as one line on stderr.
 
+    If DVC runs it as a stage, its time and memory are recorded (`core/usage.py`).
+
     Returns:
         The exit code: 0, 1 after a UserError, a full disk or a file that cannot be used, 130 after Ctrl-C.
     """
+    start = time.monotonic()
     try:
         main()
+        record_usage(time.monotonic() - start)
     except UserError as error:
         _complain(f"error: {error}")
         return 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.core.errors import UserError
-from pipeline.scoring.sequence import ObjectScore, ScoredFrame, SequencePair, compare
+from pipeline.scoring.sequence import FrameValues, ObjectScore, ScoredFrame, SequencePair, compare
 
 
 def score_davis(pair: SequencePair, copy_first: bool = False) -> list[ObjectScore]:
@@ -23,6 +23,23 @@ def score_davis(pair: SequencePair, copy_first: bool = False) -> list[ObjectScor
 
     Raises:
         UserError: fewer than three frames, no object in the first annotation, or an invalid result.
+    """
+    values = davis_values(pair, copy_first)
+    return [found.score(pair.name, object_id, pair.kind) for object_id, found in values.items()]
+
+
+def davis_values(pair: SequencePair, copy_first: bool = False) -> dict[int, FrameValues]:
+    """J and F of the objects of one sequence in each scored frame (`pair.frames[1:-1]`).
+
+    Args:
+        pair: annotation and result.
+        copy_first: also score the baseline that copies the first annotation to every frame.
+
+    Returns:
+        Object id -> values, in ascending order of the ids.
+
+    Raises:
+        UserError: as `score_davis`.
     """
     if len(pair.frames) < 3:
         raise UserError(
@@ -49,4 +66,4 @@ def score_davis(pair: SequencePair, copy_first: bool = False) -> list[ObjectScor
             yield ScoredFrame(annotation, result, first if copy_first else None, objects)
 
     values = compare(scored())
-    return [values[object_id].score(pair.name, object_id, pair.kind) for object_id in objects]
+    return {object_id: values[object_id] for object_id in objects}
