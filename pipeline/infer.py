@@ -45,6 +45,7 @@ from pipeline.core.runtime import (
     run_main,
     scratch_lock,
 )
+from pipeline.core.threads import WriteBehind, read_ahead
 from pipeline.datasets.config import Split
 from pipeline.datasets.depth_input import DepthInput, open_depth_input
 from pipeline.datasets.splits import SUBMITTED, dataset_of, open_split
@@ -55,7 +56,6 @@ from pipeline.inference.config import InferConfig, InferSwitches
 from pipeline.inference.frames import Frame
 from pipeline.inference.prepared import prepare
 from pipeline.inference.propagate import propagate
-from pipeline.inference.threads import WriteBehind, read_ahead
 from pipeline.scoring.results import Results
 from pipeline.scoring.submission import Server, write_submission
 from pipeline.settings import load_settings

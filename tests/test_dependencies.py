@@ -24,6 +24,7 @@ NEUTRAL = {
     "pipeline/core/processes.py": "distributes work over processes, which give the same result for any number",
     "pipeline/core/runtime.py": "logs, devices, locks and the names of resume states",
     "pipeline/core/usage.py": "records time and memory beside the resume states",
+    "pipeline/core/threads.py": "reads ahead and writes behind, in order",
     "pipeline/sources": "fetches a file as it is and checks its digest",
 }
 # Parameters reach a stage through its params, so the dataclasses that settings.py imports are not code of every stage.

@@ -21,11 +21,12 @@ from pipeline import export
 from pipeline.core.checkpoint import save_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.runtime import run_main
-from pipeline.dstm.checkpoint import KIND
+from pipeline.dstm.checkpoint import KIND, load_dstm
 from pipeline.dstm.config import NetworkConfig, Switches, to_plain
 from pipeline.dstm.memory import stack_slots
 from pipeline.dstm.network import DSTM
 from pipeline.inference.fused import fuse
+from pipeline.pretrained.shipped import shipped_weights
 from pipeline.tracing.graph import OPSETS, PACKAGES, compare, to_onnx
 from tests.support.tiny_archives import Toy, make_toy
 from tests.support.toy_inference import NETWORK, frames_of, labels, one_hot
@@ -34,16 +35,12 @@ ROOT = Path(__file__).resolve().parents[1]
 VARIANTS: dict[str, tuple[Switches, NetworkConfig]] = {
     "resnet": (Switches(False, True, True, "estimated"), NETWORK),
     "resnest": (Switches(True, True, True, "estimated"), replace(NETWORK, stride=16)),
-    "lite": (
-        Switches(True, False, True, "estimated"),
-        replace(NETWORK, resnest_backbone="tf_efficientnet_lite0", width=1.0, stride=16),
-    ),
     "plain": (
         Switches(False, False, False, "estimated"),
         replace(NETWORK, resnet_backbone="resnet18", stride=16, norm="group", value_mask=False),
     ),
 }
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnest", "plain", "lite")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnest", "plain", "shipped")]
 Segment = Callable[..., Iterator[NDArray[np.float64]]]
 
 
@@ -59,9 +56,7 @@ def make_network(switches: Switches, config: NetworkConfig) -> DSTM:
     """Random weights, brought to where every input matters: the statistics of a toy, sharp keys, balanced odds."""
     torch.manual_seed(3)
     network = DSTM(switches, config)
-    toy = make_toy(4, 2, 48, 64)
-    frames = torch.from_numpy(toy.frames).permute(0, 3, 1, 2).float() / 255
-    depth, masks = torch.from_numpy(toy.depths)[:, None], torch.cat([one_hot(mask, 2) for mask in toy.masks])
+    frames, depth, masks = _toy_input()
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # plain mean over the passes
@@ -72,13 +67,26 @@ def make_network(switches: Switches, config: NetworkConfig) -> DSTM:
         network.encode_query(frames, depth)
         network.eval()
     network.calibrate_keys(frames, depth, masks, torch.ones(4, 2, dtype=torch.bool))
+    return balanced(network)
+
+
+@torch.no_grad()
+def balanced(network: DSTM) -> DSTM:
+    """The network with odds of mean 0 and deviation 2 on the toy, so that every object gets some pixels."""
+    frames, depth, masks = _toy_input()
     memory = stack_slots([network.memorize(frames, depth, masks)])
     odds = network.segment(network.encode_query(frames, depth), memory)[:, 1:]
     predict = network.decoder.predict
     assert predict.bias is not None
     predict.weight.mul_(2 / odds.std())
-    predict.bias.copy_(torch.tensor([0.0, -2 * float(odds.mean() / odds.std())]))
+    predict.bias.copy_(torch.tensor([0.0, predict.bias.diff() * 2 / odds.std() - 2 * odds.mean() / odds.std()]))
     return network
+
+
+def _toy_input() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    toy = make_toy(4, 2, 48, 64)
+    frames = torch.from_numpy(toy.frames).permute(0, 3, 1, 2).float() / 255
+    return frames, torch.from_numpy(toy.depths)[:, None], torch.cat([one_hot(mask, 2) for mask in toy.masks])
 
 
 @pytest.fixture(scope="module", params=["resnet", *SLOW])
@@ -87,8 +95,12 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     for name in PACKAGES:
         pytest.importorskip(name)
     folder = tmp_path_factory.mktemp(request.param)
-    network = make_network(*VARIANTS[request.param])
-    save_checkpoint(folder / "dstm.pt", KIND, to_plain(*VARIANTS[request.param]), network.state_dict())
+    if request.param == "shipped":  # trained: with random weights an EfficientNet amplifies rounding along a clip
+        network = balanced(load_dstm(shipped_weights(), torch.device("cpu")))
+    else:
+        network = make_network(*VARIANTS[request.param])
+    plain = to_plain(network.switches, network.config)
+    save_checkpoint(folder / "dstm.pt", KIND, plain, network.state_dict())
     assert command(folder / "dstm.pt", folder / "onnx", "--height", "30", "--width", "120") == 0
     return Exported(network, folder / "onnx")
 
@@ -134,18 +146,9 @@ def test_segments_as_the_network(exported: Exported, objects: int, height: int, 
     toy = make_toy(4, objects, height, width)
     found, expected = through_onnx(exported, toy, every=1), through_torch(exported.network, toy)
     assert found.shape == expected.shape == (4, objects + 1, height, width)
-    np.testing.assert_allclose(found, expected, atol=_drift(exported), rtol=0)
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
     if objects > 1:
-        assert (expected[1:].std(axis=(2, 3)) > 0.03).all(), "the network says something about every object"
-
-
-def _drift(exported: Exported) -> float:
-    """How far probabilities may drift apart over a clip, in which each frame's error feeds the next.
-
-    The untrained EfficientNet amplifies rounding from frame to frame; its graphs by themselves agree to 1e-4, which the
-    export checks.
-    """
-    return 1e-2 if "efficientnet" in exported.network.config.resnest_backbone else 1e-4
+        assert (expected[1:].std(axis=(2, 3)) > 2e-3).all(), "far more than the tolerance, for every object"
 
 
 def test_remembers_what_the_propagation_remembers(exported: Exported) -> None:
@@ -153,9 +156,8 @@ def test_remembers_what_the_propagation_remembers(exported: Exported) -> None:
     found = through_onnx(exported, toy, every=3)
     expected = labels(exported.network, frames_of(toy), {0: toy.masks[0]}, memory_every=3)
     best = np.sort(found, axis=1)
-    drift = _drift(exported)
-    decided = best[:, -1] - best[:, -2] > 10 * drift
-    assert decided.mean() > (0.98 if drift < 1e-3 else 0.5)
+    decided = best[:, -1] - best[:, -2] > 1e-3
+    assert decided.mean() > 0.98
     np.testing.assert_array_equal(found.argmax(axis=1)[decided], expected[decided])
     other = through_onnx(exported, toy, every=4)
     assert np.abs(other - found).max() > 1e-2, "which frames are remembered makes a difference"

@@ -20,10 +20,10 @@ from pipeline.core.checkpoint import save_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.images import DAVIS_PALETTE, decode_mask, decode_rgb, encode_jpeg
 from pipeline.core.kernels.onednn import arithmetic
+from pipeline.core.threads import WriteBehind, read_ahead
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import to_plain
 from pipeline.inference.frames import Frame
-from pipeline.inference.threads import WriteBehind, read_ahead
 from tests.support.tiny_archives import Toy, davis_files, make_toy, write_depth, write_zip
 from tests.support.toy_inference import CONFIG, CPU, PLAIN, TTA, labels, make_network
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
@@ -13,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.core.threads import read_ahead
 from pipeline.hourglass.config import DepthAugmentConfig, HourglassConfig
 
 _AHEAD = 3  # batches in preparation while one is computed
@@ -124,21 +123,13 @@ def epoch_batches(
         workers: Threads that read.
     """
     order = np.random.default_rng([seed, epoch]).permutation(n_samples)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        waiting: deque[list[Future[DepthSample]]] = deque()
-        try:
-            for start in range(0, n_samples - batch + 1, batch):
-                places = range(start, start + batch)
-                waiting.append([pool.submit(load, order[p], np.random.default_rng([seed, epoch, p])) for p in places])
-                if len(waiting) > _AHEAD:
-                    yield _gather(waiting.popleft())
-            while waiting:
-                yield _gather(waiting.popleft())
-        finally:
-            for future in (f for futures in waiting for f in futures):
-                future.cancel()
+
+    def read(start: int) -> DepthBatch:
+        places = range(start, start + batch)
+        return _gather([load(order[place], np.random.default_rng([seed, epoch, place])) for place in places])
+
+    return read_ahead(range(0, n_samples - batch + 1, batch), read, _AHEAD, max(1, workers))
 
 
-def _gather(futures: list[Future[DepthSample]]) -> DepthBatch:
-    samples = [future.result() for future in futures]
+def _gather(samples: list[DepthSample]) -> DepthBatch:
     return DepthBatch(to_tensor([s.rgb for s in samples]), torch.from_numpy(np.stack([s.depth for s in samples])))

@@ -17,6 +17,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import write_bytes
 from pipeline.core.images import VOID, decode_mask, encode_mask, object_ids
 from pipeline.core.runtime import log, progress
+from pipeline.core.threads import WriteBehind, prefetch
 from pipeline.footage.drawings import DrawingOptions, Drawings
 from pipeline.footage.footage import Footage, Shot
 from pipeline.footage.input_checks import check_masks, make_folder
@@ -30,7 +31,6 @@ from pipeline.inference.doubt import measure_doubt
 from pipeline.inference.frames import Found, Known
 from pipeline.inference.given import Given
 from pipeline.inference.segmenter import Segmenter, full_probabilities
-from pipeline.inference.threads import WriteBehind, prefetch
 
 T = TypeVar("T")
 
