@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.core.muon import Muon
 from pipeline.hourglass.config import TrainDepthConfig
 from pipeline.hourglass.network import Hourglass
 
@@ -14,8 +15,7 @@ from pipeline.hourglass.network import Hourglass
 class DepthOptimizer:
     """One or two optimizers that step together.
 
-    Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest orthogonal one. The kernels of
-    the convolutions before the heads are its matrices, one row per output channel; BatchNorm cancels their scale.
+    With `optimizer: muon`, Muon updates the kernels before the heads; BatchNorm cancels their scale.
 
     Args:
         model: The network to train.
@@ -25,13 +25,12 @@ class DepthOptimizer:
     def __init__(self, model: Hourglass, config: TrainDepthConfig) -> None:
         named = list(model.named_parameters())
         muon = config.optimizer == "muon"
-        self._kernels = [p for name, p in named if muon and p.ndim == 4 and name.startswith("seq.")]
-        others = [p for _, p in named if all(p is not kernel for kernel in self._kernels)]
+        kernels = [p for name, p in named if muon and p.ndim == 4 and name.startswith("seq.")]
+        others = [p for _, p in named if all(p is not kernel for kernel in kernels)]
         self._parts: list[torch.optim.Optimizer] = [torch.optim.Adam(others, config.lr, (0.9, 0.999), fused=True)]
         self._rates = [config.lr]
-        self._matrices = [_rows(p.detach(), p).view(len(p), -1) for p in self._kernels]  # the same memory
-        if self._matrices:
-            self._parts.append(torch.optim.Muon(self._matrices, config.muon_lr, weight_decay=0.0))
+        if kernels:
+            self._parts.append(Muon(kernels, config.muon_lr))
             self._rates.append(config.muon_lr)
 
     def set_factor(self, factor: float) -> None:
@@ -42,9 +41,6 @@ class DepthOptimizer:
 
     def step(self) -> None:
         """Update the weights with their gradients."""
-        for kernel, matrix in zip(self._kernels, self._matrices):
-            if kernel.grad is not None:
-                matrix.grad = _rows(kernel.grad, kernel).reshape(len(kernel), -1)
         for part in self._parts:
             part.step()
 
@@ -56,9 +52,3 @@ class DepthOptimizer:
         """Restore a stored state."""
         for part, saved in zip(self._parts, state, strict=True):
             part.load_state_dict(saved)
-
-
-def _rows(values: Tensor, kernel: Tensor) -> Tensor:
-    """Kernel-shaped values, each row in the memory order of the kernel."""
-    last = kernel.is_contiguous(memory_format=torch.channels_last)
-    return values.permute(0, 2, 3, 1) if last else values

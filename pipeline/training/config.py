@@ -29,7 +29,9 @@ class TrainingConfig:
         epochs: number of epochs.
         steps_per_epoch: optimizer steps per epoch; 0: enough to draw as many clips as there are videos.
         batch: clips per step over all processes.
-        optimizer: `adam`, or `adamw` with decoupled weight decay.
+        optimizer: `adam`; `adamw` with decoupled weight decay; or `muon`: Muon for the kernels between features (all
+            but the stems and the last layer), AdamW for the rest, both with `lr`; from random weights it needs about
+            half as many steps (not in the paper).
         lr: initial learning rate.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
@@ -57,7 +59,7 @@ class TrainingConfig:
     epochs: int
     steps_per_epoch: int
     batch: int
-    optimizer: Literal["adam", "adamw"]
+    optimizer: Literal["adam", "adamw", "muon"]
     lr: float
     beta1: Annotated[float, Range(0, 1, below=True)]
     beta2: Annotated[float, Range(0, 1, below=True)]

@@ -162,8 +162,8 @@ class _Step:
             self.read()
         state.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
-        if device.type == "cuda":  # if this is not 0, the fused optimizer skips the step on the device
-            state.optimizer.found_inf = (~torch.isfinite(losses["loss"].detach())).float()  # type: ignore[attr-defined]
+        if device.type == "cuda":  # if this is not 0, the optimizer skips the step on the device
+            state.optimizer.found_inf = (~torch.isfinite(losses["loss"].detach())).float()
         if self._config.clip_norm:
             nn.utils.clip_grad_norm_(state.network.parameters(), self._config.clip_norm)
         state.update()

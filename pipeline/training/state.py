@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.dstm.network import DSTM
 from pipeline.training.config import TrainingConfig
+from pipeline.training.optimizers import Together, make_optimizer
 
 STATE_KIND = "dstm-training"
 
@@ -28,7 +29,7 @@ class State:
         history: one row for each complete epoch.
     """
 
-    def __init__(self, network: DSTM, optimizer: torch.optim.Optimizer, ema_decay: float) -> None:
+    def __init__(self, network: DSTM, optimizer: Together, ema_decay: float) -> None:
         self.network = network
         self.optimizer = optimizer
         self.step = 0
@@ -107,11 +108,7 @@ def make_state(network: DSTM, config: TrainingConfig, device: torch.device) -> S
         config: optimizer and average.
         device: of the computation; on a GPU the optimizer uses a fused kernel.
     """
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    betas = (config.beta1, config.beta2)
-    fused = device.type == "cuda"
-    optimizer = kind(parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=fused)
+    optimizer = make_optimizer(network, config, device)
     return State(network, optimizer, config.ema_decay)
 
 
