@@ -15,7 +15,8 @@ from pipeline.core.errors import UserError
 from pipeline.inference import directions
 from pipeline.inference.directions import Blend, ProbabilityStore, frames_backward
 from pipeline.inference.given import Given
-from pipeline.inference.segmenter import Segmenter, SoftMask
+from pipeline.inference.segmenter import Segmenter
+from pipeline.inference.soft_masks import SoftMask
 from tests.support.tiny_archives import make_toy
 from tests.support.toy_inference import CONFIG, CPU, PLAIN, Mask, make_network
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, get_args
@@ -30,6 +30,22 @@ class Clip(Protocol):
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
         """Frames `start` to `stop` - 1 (to the last one if None), uint8 H,W,3, read as they are needed."""
         ...
+
+
+class FrameList:
+    """A sequence of frames as a `Clip`.
+
+    Args:
+        frames: uint8 H,W,3 each.
+    """
+
+    def __init__(self, frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> None:
+        self._frames = frames
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
+        """See `Clip`."""
+        end = len(self._frames) if stop is None else min(stop, len(self._frames))
+        return (self._frames[i] for i in range(start, end))
 
 
 def check_direction(direction: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, count, islice
-from typing import Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from pipeline.inference.directions import (
     Blend,
     Clip,
     Direction,
+    FrameList,
     ProbabilityStore,
     check_direction,
     frames_backward,
@@ -30,28 +31,14 @@ from pipeline.inference.directions import (
 from pipeline.inference.frame_depth import FrameDepth
 from pipeline.inference.frames import Found, Frame, Known, shrink, working_size
 from pipeline.inference.given import Given
-from pipeline.inference.planes import resize
 from pipeline.inference.prepared import prepare
 from pipeline.inference.propagate import Pass
+from pipeline.inference.soft_masks import SoftMask, full_probabilities
 
 _RANGE_FRAMES = 16  # number of frames of a stream that give the range of its depth
 
 Rgb = NDArray[np.uint8]
 Ids = NDArray[np.generic]
-
-
-class SoftMask(NamedTuple):
-    """A mask and its probabilities.
-
-    Attributes:
-        mask: uint8 H,W ids.
-        ids: uint8 K+1; 0 and the ids of the objects, ascending.
-        probabilities: float32 K+1,H,W in [0, 1], in the order of `ids`.
-    """
-
-    mask: NDArray[np.uint8]
-    ids: NDArray[np.uint8]
-    probabilities: NDArray[np.float32]
 
 
 class Segmenter:
@@ -149,7 +136,7 @@ class Segmenter:
         if direction == "forward" or (direction == "auto" and given.first == 0):
             found = self.forward(frames, given, depth_range, lookahead, soft=probabilities)
         elif isinstance(frames, Sequence | np.ndarray):
-            found = self._both(_Frames(frames), given, direction, depth_range, lookahead, probabilities)
+            found = self._both(FrameList(frames), given, direction, depth_range, lookahead, probabilities)
         else:
             raise UserError(
                 f"the direction is {direction}, but the frames are {type(frames).__name__}; expected a list or another "
@@ -309,30 +296,6 @@ class Segmenter:
                 yield from (Frame(rgb, None) for rgb in ahead)
             else:
                 yield from map(Frame, ahead, maps(ahead))
-
-
-def full_probabilities(found: Found) -> NDArray[np.float32]:
-    """Probabilities of a frame at its own size, float32 K+1,H,W.
-
-    Raises:
-        ValueError: it has none.
-    """
-    if found.probabilities is None:
-        raise ValueError("the frame was segmented without probabilities")
-    height, width = found.mask.shape
-    return np.asarray(resize(found.probabilities[None], (height, width))[0].cpu().numpy())
-
-
-class _Frames:
-    """A sequence of frames as a `Clip`."""
-
-    def __init__(self, frames: Sequence[Rgb] | NDArray[np.uint8]) -> None:
-        self._frames = frames
-
-    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Rgb]:
-        """See `Clip`."""
-        end = len(self._frames) if stop is None else min(stop, len(self._frames))
-        return (self._frames[i] for i in range(start, end))
 
 
 class _Reduced:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_bytes
-from pipeline.core.images import VOID, decode_mask, encode_mask, object_ids
+from pipeline.core.images import VOID, encode_mask
 from pipeline.core.runtime import log, progress
 from pipeline.core.threads import WriteBehind, prefetch
 from pipeline.footage.drawings import DrawingOptions, Drawings
@@ -28,9 +28,11 @@ from pipeline.footage.write_errors import writing
 from pipeline.hourglass.normalise import DepthRange
 from pipeline.inference.directions import Blend, Direction, ProbabilityStore
 from pipeline.inference.doubt import measure_doubt
+from pipeline.inference.earlier_masks import EarlierMasks
 from pipeline.inference.frames import Found, Known
 from pipeline.inference.given import Given
-from pipeline.inference.segmenter import Segmenter, full_probabilities
+from pipeline.inference.segmenter import Segmenter
+from pipeline.inference.soft_masks import full_probabilities
 
 T = TypeVar("T")
 
@@ -95,6 +97,7 @@ class VideoJob:
         self._start = 0 if wanted.direction == "forward" else self._given.first
         self._count = 0  # frames that have their mask
         self._doubt = DoubtTable(out)
+        self._earlier = EarlierMasks(footage, masks, self._ids, self._size, out, wanted.resume)
         self._others: set[str] = set()
 
     def run(self) -> None:
@@ -129,15 +132,15 @@ class VideoJob:
         """Masks of the frames before the first given one; what the forward pass needs goes to the store."""
         first, both = self._given.first, self._wanted.direction == "both"
         begin, stop, known = self._given.last if both else first, 0, None
-        done = self._done(range(first - 1, -1, -1))
+        done = self._earlier.count(range(first - 1, -1, -1))
         if done == first:  # everything that this pass writes exists already
             self._take_over(range(first))
-            stop = first + self._done(range(first, begin + 1))
+            stop = first + self._earlier.count(range(first, begin + 1))
             if not both or stop > begin:
                 return
         elif not both and done:
             start = np.where(self._masks[first] == VOID, np.uint8(0), self._masks[first])
-            known = Known(done + 1, lambda position: self._known_mask(first - position) if position else start)
+            known = Known(done + 1, lambda position: self._earlier.mask(first - position) if position else start)
             self._take_over(range(first - done, first))
         log(f"frame {begin} and those before it are segmented backwards first")
         clip, skip = _FootageClip(self._footage), 0 if known is None else done
@@ -156,8 +159,8 @@ class VideoJob:
         """Masks of the frames from the first given one on, or of all if there is no backward pass."""
         start, waiting = self._start, deque[Shot]()
         given = self._given.forward(start) if start else self._given
-        done = self._done(_indices(start, self._footage.length)) if self._wanted.resume else 0
-        known = Known(done, lambda position: self._known_mask(start + position)) if done else None
+        done = self._earlier.count(_indices(start, self._footage.length))
+        known = Known(done, lambda position: self._earlier.mask(start + position)) if done else None
         blend = Blend(self._given, self._wanted.direction, store, start) if start or store.filled else None
         self._take_over(range(start, start + done))
 
@@ -173,7 +176,7 @@ class VideoJob:
             writer = stack.enter_context(WriteBehind(self._max_waiting, threads=1))
             if drawings is not None:
                 for i, shot in enumerate(self._footage.shots(0, start) if start else ()):
-                    writer.put(partial(self._draw, drawings, shot, self._known_mask(i)))
+                    writer.put(partial(self._draw, drawings, shot, self._earlier.mask(i)))
             source = stack.enter_context(closing(_generator(frames())))
             found = stack.enter_context(
                 closing(
@@ -223,15 +226,6 @@ class VideoJob:
 
         return write
 
-    def _done(self, indices: Iterable[int]) -> int:
-        """Number of successive frames that have their mask from an earlier run."""
-        count = 0
-        for index in indices if self._wanted.resume else ():
-            if not (self._out / f"{self._footage.name_of(index)}.png").is_file():
-                break
-            count += 1
-        return count
-
     def _take_over(self, indices: range) -> None:
         """Count the frames of an earlier run as done."""
         names = {self._footage.name_of(index): index for index in indices}
@@ -241,24 +235,6 @@ class VideoJob:
             self._doubt.take_over(names)
         if names:
             log(f"{len(names)} frames have their masks already ({min(names)} to {max(names)})")
-
-    def _known_mask(self, index: int) -> NDArray[np.uint8]:
-        """The existing mask of a frame, compared with the mask that is given for it.
-
-        Raises:
-            UserError: it comes from another run.
-        """
-        path = self._out / f"{self._footage.name_of(index)}.png"
-        mask, given = decode_mask(path.read_bytes(), str(path)), self._masks.get(index)
-        certain = None if given is None else (given > 0) & (given < VOID)
-        strange = set(object_ids(mask)) - set(self._ids)
-        fits = mask.shape == self._size and not strange
-        if not fits or (certain is not None and given is not None and (mask[certain] != given[certain]).any()):
-            raise UserError(
-                f"{path} does not fit this video and these masks; expected masks of an interrupted run of the same "
-                "command; leave out --resume, or give another --out"
-            )
-        return mask
 
     def _spread(self) -> Iterator[NDArray[np.uint8]]:
         log("the range of depth is computed from frames spread over the video")
