@@ -82,7 +82,7 @@ def test_the_state_is_restored() -> None:
     again = torch.nn.Parameter(saved[0])
     resumed = Muon([again], 0.1)
     state = saved[1]["optimizer"]
-    state["state"][0]["momentum"] = momentum  # the first optimizer went on with the tensor it had given away
+    state["state"][0]["momentum"] = momentum  # the first optimizer has changed it since
     resumed.load_state_dict(state)
     for gradient in gradients[1:]:
         again.grad = gradient.clone()
