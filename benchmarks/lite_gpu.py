@@ -39,6 +39,7 @@ from pipeline.download import run as download
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.network import Unrolled
 from pipeline.settings import Settings, load_settings
+from pipeline.sources.store import Store
 from pipeline.training import stage
 from pipeline.training.losses import Objective
 
@@ -124,7 +125,7 @@ def prepare_data(archives: Path, work: Path) -> None:
     for name in ("davis", "youtubevos", "msra10k", "coco", "voc", "challenge"):
         if not layout.raw(name).exists():
             where = f"{PROFILE}.data"
-            download(name, data, where, layout.embedded(name), layout.raw(name), work / ".scratch" / "download")
+            download(name, data, where, layout.embedded(name), layout.raw(name), Store(layout.store))
 
 
 def write_params(folder: Path, plan: Plan) -> None:

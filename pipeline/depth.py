@@ -1,12 +1,13 @@
 """Estimate a depth map for every frame of one source of frames.
 
-Inverse depth, normalised by robust percentiles of each video, as 16-bit PNGs of the frames' size in shards. After a
-kill, the next run continues with the first unfinished shard. A source without data has no shards.
+Inverse depth, normalised by robust percentiles of each video, as 16-bit PNGs in shards, of the size that `depth.store`
+says. Several processes share the shards (`runtime.processes`, one for each GPU). After a kill, the next run continues
+with the unfinished shards. A source without data has no shards.
 
 Reads: data/${profile}/${item}/${key}, models/${profile}/depth.pt
 Writes: data/${profile}/depth/${key}
 Params: shared.depth, profiles.${profile}.depth
-Run: python -m pipeline.depth ${key}
+Run: python -m pipeline.launch pipeline.depth ${key}
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from pipeline.core.archives import ZipWriter, open_archive
+from pipeline.core.archives import ZipWriter
 from pipeline.core.errors import UserError
 from pipeline.core.files import output_folder, say_why_empty
 from pipeline.core.kernels.onednn import describe_arithmetic
 from pipeline.core.layout import Layout
+from pipeline.core.processes import Processes, join_processes
 from pipeline.core.runtime import (
     available_cores,
     digest,
@@ -38,8 +40,8 @@ from pipeline.core.runtime import (
     run_main,
     scratch_lock,
 )
-from pipeline.datasets.davis import open_davis
-from pipeline.datasets.find_archives import list_archives
+from pipeline.datasets.davis import davis_splits, open_davis
+from pipeline.datasets.find_archives import identify, list_archives, list_sources
 from pipeline.datasets.simulated import open_simulated
 from pipeline.datasets.splits import SUBMITTED, open_split
 from pipeline.datasets.video import VideoSource
@@ -53,13 +55,21 @@ from pipeline.settings import load_settings
 from pipeline.sources.local import resolve
 
 _MOST_THREADS = 16
+ALONE = Processes(0, 1)
 
 RAW = ("davis", "youtubevos", "challenge")  # data sets of videos; for the others, the simulated clips are used
 DATASETS = (*RAW, "msra10k", "coco", "voc")
 
 
 def run(
-    dataset: str, config: DepthConfig, frames: Path, checkpoint: Path, output: Path, scratch: Path, device: torch.device
+    dataset: str,
+    config: DepthConfig,
+    frames: Path,
+    checkpoint: Path,
+    output: Path,
+    scratch: Path,
+    device: torch.device,
+    processes: Processes = ALONE,
 ) -> None:
     """Write the depth maps of one source.
 
@@ -71,69 +81,78 @@ def run(
         output: Folder of shards to write; members are `<video>/<frame>.png`.
         scratch: Folder for finished shards of an unfinished run.
         device: Of the computation.
+        processes: That share the work; the result does not depend on their number.
 
     Raises:
         UserError: Frames are unreadable, the checkpoint is unusable, or some of the user's maps are missing.
     """
     if not list_archives(frames):
-        with output_folder(output) as empty:
-            say_why_empty(empty, f"No frames in the data set {dataset}, so no depth maps.")
-        log(f"{dataset}: no frames in {frames}, so no depth maps; later stages leave it out")
+        if processes.first:
+            with output_folder(output) as empty:
+                say_why_empty(empty, f"No frames in the data set {dataset}, so no depth maps.")
+            log(f"{dataset}: no frames in {frames}, so no depth maps; later stages leave it out")
         return
     videos = _videos(open_videos(dataset, frames))
     inverse = _inverse_depth(dataset, config, checkpoint, device)
     folder = scratch / _key(dataset, config, frames, checkpoint)
     groups = _grouped(videos, config.shard_frames)
     shards = [folder / f"shard-{i:05d}.zip" for i in range(len(groups))]
-    with scratch_lock(folder), _worker_threads(device) as pool:
-        for shard, group in zip(shards, groups):
-            if shard.exists():
-                log(f"{dataset}: {shard.name} is finished already")
-                continue
-            jobs = _grouped(group, config.batch)
-            done = pool.map(partial(depth_maps, inverse=inverse, config=config), jobs)
-            with ZipWriter(shard) as writer:
-                for files in progress(
-                    done, len(jobs), f"depth of {dataset}, {shard.stem} of {len(shards)}, groups of videos"
-                ):
-                    for name, data in files:
-                        writer.write(name, data)
-        with output_folder(output) as finished:
-            for shard in shards:
-                shutil.move(shard, finished / shard.name)
-    shutil.rmtree(folder)
+    # rank 0 holds the lock for all, and the others begin when it has it
+    with scratch_lock(folder) if processes.first else nullcontext():
+        processes.agree(None)
+        with _worker_threads(device, processes.count) as pool:
+            for number in range(processes.rank, len(groups), processes.count):
+                if shards[number].exists():
+                    log(f"{dataset}: {shards[number].name} is finished already")
+                else:
+                    place = f"depth of {dataset}, {shards[number].stem} of {len(shards)}"
+                    _write_shard(shards[number], groups[number], inverse, config, pool, place)
+        processes.gather([None])
+        if processes.first:
+            with output_folder(output) as finished:
+                for shard in shards:
+                    shutil.move(shard, finished / shard.name)
+            shutil.rmtree(folder)
+
+
+def _write_shard(
+    shard: Path,
+    videos: Sequence[list[FrameRef]],
+    inverse: InverseDepth,
+    config: DepthConfig,
+    pool: ThreadPoolExecutor,
+    place: str,
+) -> None:
+    """Estimate, encode and write the maps of some videos; decoding and encoding run beside the network, in threads."""
+    jobs = _grouped(videos, config.batch)
+    done = pool.map(partial(depth_maps, inverse=inverse, config=config), jobs)
+    with ZipWriter(shard) as writer:
+        for files in progress(done, len(jobs), f"{place}, groups of videos"):
+            for name, data in files:
+                writer.write(name, data)
 
 
 def _key(dataset: str, config: DepthConfig, frames: Path, checkpoint: Path) -> str:
     """Name of the resume state for these parameters and inputs, so that no other run uses it."""
-    inputs = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in list_archives(frames)]
     maps = Path(config.folder)
     if config.estimator == "hourglass" or not maps.exists():  # a missing folder is refused later
         source = file_digest(checkpoint)
     else:
         source = fingerprint(maps) if maps.is_dir() else file_digest(maps)
-    return digest([dataset, asdict(config), inputs, source])
+    return digest([dataset, asdict(config), identify(frames), source])
 
 
 def open_videos(dataset: str, frames: Path) -> list[VideoSource]:
     """All splits of a source that exist in its folder."""
     if dataset == "davis":
-        return [open_davis(frames, split) for split in _davis_splits(frames)]
+        return [open_davis(frames, split) for split in davis_splits(frames)]
     if dataset == "youtubevos":
-        names = {path.stem for path in list_archives(frames)}
+        names = {Path(name).stem for name in list_sources(frames)}
         return [open_youtubevos(frames, split) for split in ("train", "valid") if split in names]
     if dataset == "challenge":
-        listed = [split for split in SUBMITTED if split in _davis_splits(frames)]
+        listed = [split for split in SUBMITTED if split in davis_splits(frames)]
         return [open_split(frames, split) for split in listed or SUBMITTED[-1:]]
     return [open_simulated(frames)]
-
-
-def _davis_splits(frames: Path) -> list[str]:
-    listed = {
-        Path(name) for path in list_archives(frames) for name in open_archive(path).names() if name.endswith(".txt")
-    }
-    named = {path.stem for path in listed if path.parts[-3:-1] == ("ImageSets", "2017")}
-    return [split for split in ("train", "val", "test-dev", "test-challenge") if split in named]
 
 
 def _videos(sources: Sequence[VideoSource]) -> list[list[FrameRef]]:
@@ -160,12 +179,12 @@ def _grouped(videos: Sequence[list[FrameRef]], at_least: int) -> list[list[list[
 
 
 @contextmanager
-def _worker_threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
+def _worker_threads(device: torch.device, processes: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that each process complete videos, from decoding to encoding, so that no step waits for another.
 
     On a CPU each thread computes on one core. That is faster than all cores on one frame, especially on a busy machine.
     """
-    cores = min(available_cores(), _MOST_THREADS)
+    cores = max(1, min(available_cores() // processes, _MOST_THREADS))
     before = torch.get_num_threads()
     try:
         if device.type == "cpu":
@@ -194,15 +213,17 @@ def main() -> None:
     dataset = sys.argv[1]
     settings = load_settings()
     layout = Layout(Path.cwd(), settings.profile)
-    run(
-        dataset,
-        settings.profile_params.depth,
-        layout.raw(dataset) if dataset in RAW else layout.simulated(dataset),
-        layout.model("depth"),
-        layout.depth(dataset),
-        layout.scratch(f"depth-{dataset}"),
-        pick_device(settings.runtime.device),
-    )
+    with join_processes() as processes:
+        run(
+            dataset,
+            settings.profile_params.depth,
+            layout.raw(dataset) if dataset in RAW else layout.simulated(dataset),
+            layout.model("depth"),
+            layout.depth(dataset),
+            layout.scratch(f"depth-{dataset}"),
+            pick_device(settings.runtime.device),
+            processes,
+        )
 
 
 if __name__ == "__main__":

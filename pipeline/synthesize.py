@@ -1,8 +1,8 @@
 """Simulate short videos from the segmented stills of one data set.
 
 Several processes make shards. A shard depends only on its number, so neither the number of processes nor an
-interruption changes the result. Next to the shards are `clips.csv` (name, image, n_objects) and `skipped.csv` (image,
-reason, n), which says what was left out and why.
+interruption changes the result. Next to the shards are `clips.csv` (name, image, n_objects, and order: the ids from the
+farthest object to the nearest) and `skipped.csv` (image, reason, n), which says what was left out and why.
 
 Reads: data/${profile}/raw/${item}
 Writes: data/${profile}/simulated/${item}
@@ -171,7 +171,7 @@ def _make_shard(stills: StillSource, config: SynthesisConfig, folder: Path, numb
             skipped += left_out
             if clip is not None:
                 name = f"{stills.name}-{index:06d}"
-                clips.append((name, clip.image, clip.n_objects))
+                clips.append((name, clip.image, clip.n_objects, " ".join(map(str, clip.order))))
                 _write_clip(archive, name, clip, config.jpeg_quality)
     write_json(_record(folder, number), {"clips": clips, "skipped": skipped})
     return number
@@ -185,13 +185,13 @@ def _write_clip(archive: ZipWriter, name: str, clip: Clip, quality: int) -> None
 
 def _collect(dataset: str, stills: StillSource, shards: Path, n_shards: int, output: Path) -> None:
     """Move the shards that have clips into the output and log what was left out."""
-    clips: list[tuple[str, str, int]] = []
+    clips: list[tuple[str, str, int, str]] = []
     skipped: list[Skipped] = []
     n_kept = 0
     with output_folder(output) as folder:
         for number in range(n_shards):
             record = json.loads(_record(shards, number).read_text())
-            clips += [(name, image, n) for name, image, n in record["clips"]]
+            clips += [(name, image, n, order) for name, image, n, order in record["clips"]]
             skipped += [Skipped(*entry) for entry in record["skipped"]]
             if record["clips"]:
                 shutil.move(_archive(shards, number), _archive(folder, n_kept))
@@ -223,9 +223,9 @@ def _summary(skipped: Sequence[Skipped]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in sorted(totals.items())) or "nothing"
 
 
-def _write_tables(folder: Path, clips: Sequence[tuple[str, str, int]], skipped: Sequence[Skipped]) -> None:
+def _write_tables(folder: Path, clips: Sequence[tuple[str, str, int, str]], skipped: Sequence[Skipped]) -> None:
     for name, header, rows in (
-        ("clips.csv", ("name", "image", "n_objects"), clips),
+        ("clips.csv", ("name", "image", "n_objects", "order"), clips),
         ("skipped.csv", Skipped._fields, skipped),
     ):
         text = io.StringIO()

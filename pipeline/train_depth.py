@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.core.archive_index import store_folder
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json
 from pipeline.core.layout import Layout
 from pipeline.core.runtime import digest, log, pick_device, run_main, scratch_lock, seed_everything
-from pipeline.datasets.find_archives import list_archives
+from pipeline.datasets.find_archives import identify, list_archives
 from pipeline.datasets.rgbd import RgbdSource, open_rgbd
 from pipeline.depth_training.trainer import DepthTrainer
 from pipeline.depth_training.validation import validate, warnings
@@ -32,9 +33,9 @@ from pipeline.hourglass.config import HourglassConfig, TrainDepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
 from pipeline.settings import load_settings
-from pipeline.sources.checksums import Ledger
 from pipeline.sources.fetch import fetch
 from pipeline.sources.local import is_remote, resolve
+from pipeline.sources.store import Store
 
 
 def run(
@@ -55,7 +56,7 @@ def run(
         raw: Folder of the frames with depth; it may be empty if there is a checkpoint.
         model_path: The checkpoint to write.
         metrics_path: The JSON file of metrics to write; see `pipeline.depth_training.validation.validate`.
-        scratch: Folder for the state of an unfinished training and for downloads.
+        scratch: Folder for the state of an unfinished training.
         device: Of the computation.
         workers: Threads that read frames.
 
@@ -88,11 +89,15 @@ def _obtain(checkpoint: str, scratch: Path) -> Hourglass:
     """The network of a checkpoint named by path or URL."""
     hint = "expected none, or the path or URL of a checkpoint; correct the parameter"
     if is_remote(checkpoint):
-        ledger = Ledger(scratch.parent / "checksums.json")
-        fetched = fetch(checkpoint, scratch, ledger)
+        store = Store(store_folder() or scratch)
+        checksum = (store.ledger.get(checkpoint) or "").partition(":")[2]
+        kept = store.find(checksum, checkpoint) if checksum else None
+        if kept is not None:
+            return read_any(kept)
+        fetched = fetch(checkpoint, store.parts, store.ledger)
         model = read_any(fetched.path)
-        if not fetched.known:
-            ledger.record(checkpoint, f"sha256:{fetched.sha256}")
+        store.keep(fetched.path, fetched.sha256)
+        store.ledger.record(checkpoint, f"sha256:{fetched.sha256}")
         return model
     return read_any(resolve(checkpoint, "train_depth.checkpoint", Path.cwd(), hint))
 
@@ -135,8 +140,7 @@ def _sample(
 
 def _state_folder(network: HourglassConfig, config: TrainDepthConfig, raw: Path, scratch: Path) -> Path:
     """A separate folder for every set of parameters and inputs, so that no run resumes another's state."""
-    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in list_archives(raw)]
-    return scratch / digest([asdict(network), asdict(config), files])
+    return scratch / digest([asdict(network), asdict(config), identify(raw)])
 
 
 def main() -> None:

@@ -9,6 +9,12 @@ import pytest
 from tests.support.tiny_archives import Toy, davis_files, make_toy, write_zip
 
 
+@pytest.fixture(autouse=True)
+def own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the checkout's data/store."""
+    monkeypatch.setenv("DSTM_STORE", str(tmp_path_factory.getbasetemp() / "store"))
+
+
 @pytest.fixture(scope="session")
 def toy_video() -> Toy:
     """Two discs that cross a ramp: 6 frames of 48x64 with masks and depth."""

@@ -22,6 +22,8 @@ from pipeline.datasets.splits import dataset_of, open_split
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import to_plain
 from pipeline.sources.config import CocoSource, DataConfig
+from pipeline.sources.requests import Request, requests_of
+from pipeline.sources.store import Store
 from tests.support.tiny_archives import (
     Toy,
     davis_files,
@@ -58,7 +60,7 @@ def youtubevos_valid() -> dict[str, bytes]:
 def bring(root: Path, source: str) -> Path:
     """Run the download stage; returns the raw folder."""
     data = replace(NONE, challenge=source)
-    download.run("challenge", data, "data", root / "embedded", root / "raw", root / ".scratch/download", root)
+    download.run("challenge", data, "data", root / "embedded", root / "raw", Store(root / "store"), root)
     return root / "raw"
 
 
@@ -104,7 +106,7 @@ def test_davis_from_archive_to_submission(tmp_path: Path, split: Split) -> None:
 def test_youtubevos_with_a_late_object(tmp_path: Path) -> None:
     write_folder(tmp_path / "extracted", youtubevos_valid())
     raw = bring(tmp_path, "extracted/valid")
-    assert [file["name"] for file in read_manifest(raw)] == ["valid.zip"]
+    assert [file["name"] for file in read_manifest(raw)] == ["valid"]
     assert [source.name for source in depth_stage.open_videos("challenge", raw)] == ["youtubevos-valid"]
 
     archive = segment(tmp_path, "youtubevos-valid") / "youtubevos-valid.zip"
@@ -127,8 +129,8 @@ def test_a_scored_split_has_no_submission(tmp_path: Path) -> None:
 
 
 def test_sources(tmp_path: Path) -> None:
-    def of(value: str) -> download.Request:
-        (request,) = download.requests_of("challenge", replace(NONE, challenge=value), "data")
+    def of(value: str) -> Request:
+        (request,) = requests_of("challenge", replace(NONE, challenge=value), "data")
         return request
 
     assert [(of(split).value, of(split).expected[0].url) for split in ("test-dev", "test-challenge")] == [

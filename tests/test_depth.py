@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import depth as stage
-from pipeline.core.archives import ShardWriter, ZipWriter, open_shards
+from pipeline.core.archives import ShardWriter, ZipWriter, open_archive, open_shards
 from pipeline.core.errors import UserError
 from pipeline.core.images import decode_depth, encode_jpeg, encode_mask
+from pipeline.core.processes import Processes
+from pipeline.datasets.davis import open_davis
+from pipeline.datasets.depth_input import DepthInput
+from pipeline.datasets.depth_maps import DepthMaps
 from pipeline.depth_maps.write_maps import FrameRef, InverseDepth
 from pipeline.hourglass.batches import input_sides
 from pipeline.hourglass.checkpoint import save_hourglass
@@ -34,6 +38,7 @@ CONFIG = DepthConfig(
     steady=0.9,
     percentile_low=2.0,
     percentile_high=98.0,
+    store="frame",
     shard_frames=5,
 )
 SIDES = {"bear": (50, 70), "camel": (33, 91), "dog": (70, 50), "tiny": (5, 3)}  # none a multiple of 16
@@ -117,6 +122,50 @@ def test_a_map_for_every_frame_at_its_size(davis: Path, checkpoint: Path, tmp_pa
     assert content(out) == content(run("davis", davis, checkpoint, tmp_path / "again"))
 
 
+def test_a_small_map_is_enlarged_to_the_map_of_the_frames_size(davis: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """`depth.store: network` loses only the rounding to 16 bits."""
+    network = HourglassConfig(width=0.125, stem_stride=2, input_height=32, input_width=32)  # its output: 16 x 16
+    torch.manual_seed(0)
+    model = Hourglass(network)
+    torch.nn.init.normal_(model.pred_layer.weight, std=0.3)
+    save_hourglass(tmp_path / "small.pt", model)
+    large = maps(run("davis", davis, tmp_path / "small.pt", tmp_path / "large"))
+    small = run("davis", davis, tmp_path / "small.pt", tmp_path / "small", replace(CONFIG, store="network"))
+    source = open_davis(davis, "train")
+    depth = DepthInput(DepthMaps(small), "estimated", source.videos)
+    for video in source.videos:
+        for frame_id in video.frames:
+            frame = source.frame(video, frame_id)
+            found = depth.read(video, frame_id, frame)
+            assert found.shape == frame.shape[:2] and found.dtype == np.float32
+            np.testing.assert_allclose(found, large[f"{video.name}/{frame_id}.png"], atol=1.1 / 65535)
+    sizes = {name: one.size for name, one in maps(small).items()}
+    assert all(size <= large[name].size for name, size in sizes.items())
+    assert sizes["bear/00000.png"] < large["bear/00000.png"].size / 5
+    assert maps(small)["tiny/00000.png"].shape == SIDES["tiny"]  # never larger than the frame
+
+
+class Pretended(Processes):
+    """One of several processes that run one after the other, the first one last."""
+
+    def agree(self, value: object) -> object:  # type: ignore[override]
+        return value
+
+    def gather(self, values: list[object]) -> list[object]:  # type: ignore[override]
+        return values
+
+
+def test_processes_share_the_shards(davis: Path, checkpoint: Path, tmp_path: Path) -> None:
+    alone = content(run("davis", davis, checkpoint, tmp_path / "alone", replace(CONFIG, shard_frames=1)))
+    assert len(alone) == 4
+    out, scratch = tmp_path / "shared", tmp_path / "shared-scratch"
+    for rank in (2, 1, 0):
+        config, cpu = replace(CONFIG, shard_frames=1), torch.device("cpu")
+        stage.run("davis", config, davis, checkpoint, out, scratch, cpu, Pretended(rank, 3))
+        assert out.exists() == (rank == 0)
+    assert content(out) == alone
+
+
 def test_batches_do_not_change_the_maps(davis: Path, checkpoint: Path, tmp_path: Path) -> None:
     some = maps(run("davis", davis, checkpoint, tmp_path / "four"))
     single = maps(run("davis", davis, checkpoint, tmp_path / "one", replace(CONFIG, batch=1, shard_frames=1000)))
@@ -177,7 +226,7 @@ def test_youtubevos_and_simulated_clips(checkpoint: Path, tmp_path: Path) -> Non
 def test_unreadable_frames_fail_clearly(davis: Path, checkpoint: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken" / "DAVIS-2017-trainval-480p.zip"
     with ZipWriter(broken) as copy:
-        archive = stage.open_archive(davis / broken.name)
+        archive = open_archive(davis / broken.name)
         for name in archive.names():
             copy.write(name, b"\xff\xd8 torn" if name.endswith("dog/00002.jpg") else archive.read(name))
     with pytest.raises(UserError, match=r"dog/00002\.jpg cannot be decoded"):

@@ -29,6 +29,7 @@ MAPS = DepthConfig(
     steady=0.9,
     percentile_low=2.0,
     percentile_high=98.0,
+    store="frame",
     shard_frames=1000,
 )
 JUDGED = DepthValidationConfig(

@@ -22,8 +22,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.images import encode_jpeg, encode_mask
 from pipeline.datasets.rgbd import held_out, open_rgbd
 from pipeline.hourglass.checkpoint import load_hourglass
+from pipeline.sources.store import Store
+from tests.support.downloads import NONE, WHERE
 from tests.support.tiny_archives import make_toy, write_folder, write_tar, write_zip
-from tests.test_download import NONE, WHERE
 from tests.test_train_depth import CONFIG, NETWORK
 
 Arrays = dict[str, NDArray[Any]]
@@ -343,12 +344,12 @@ def test_a_folder_of_hdf5_is_brought_in_and_trained_on(tmp_path: Path, capsys: p
         films[f"v{v}.h5"] = h5({"rgb": rgb, "depth": depth, "instances": ids})
     raw = tmp_path / "raw" / "mannequin"
     data = replace(NONE, mannequin=str(write_folder(tmp_path / "mine", films)))
-    download.run("mannequin", data, WHERE, tmp_path / "published", raw, tmp_path / "scratch" / "d", tmp_path)
-    assert json.loads((raw / "manifest.json").read_text())["files"][0]["name"] == "mannequin.zip"
+    download.run("mannequin", data, WHERE, tmp_path / "published", raw, Store(tmp_path / "store"), tmp_path)
+    assert json.loads((raw / "manifest.json").read_text())["files"][0]["name"] == "mannequin"
     model, metrics = tmp_path / "depth.pt", tmp_path / "depth.json"
     config = replace(CONFIG, epochs=1, batch=8, statistics_batch=8, frozen_epochs=0, optimizer="adam")
     train_depth.run(NETWORK, config, raw, model, metrics, tmp_path / "scratch" / "t", torch.device("cpu"), workers=2)
     figures = json.loads(metrics.read_text())
     assert load_hourglass(model).config == NETWORK
     assert figures["frames"] == 2 and figures["pairs"] > 0 and figures["si_rmse"] > 0
-    assert "mannequin.zip has no validation split: 10 of 11 videos to train on" in capsys.readouterr().out
+    assert "mine has no validation split: 10 of 11 videos to train on" in capsys.readouterr().out

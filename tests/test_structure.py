@@ -17,7 +17,7 @@ LEVELS = (
         *("datasets", "dstm", "experiments", "footage", "hourglass", "live", "reporting"),
         *("sample", "scoring", "sources", "synthesis", "tracing"),
     ),
-    ("depth_maps", "depth_training", "inference", "pretrained", "training", "web_report"),
+    ("depth_maps", "depth_training", "diagnosis", "inference", "pretrained", "training", "web_report"),
     (STAGES,),
 )
 

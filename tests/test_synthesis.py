@@ -7,6 +7,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError
@@ -306,3 +308,70 @@ def test_nothing_usable_elsewhere_gives_fewer_objects() -> None:
 def test_settings_out_of_range(key: str, value: float) -> None:
     with pytest.raises(UserError, match=f"synthesis: {key} is"):
         replace(CONFIG, **{key: value})  # type: ignore[arg-type]
+
+
+# --- what holds for any layers ---
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[list[Layer], list[int], list[NDArray[np.float64]], tuple[int, int]]:
+    """A background and up to three cut-outs with random labels, anywhere in or outside of a small frame."""
+    frame = (draw(st.integers(8, 40)), draw(st.integers(8, 40)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    layers, matrices = [], []
+    for _ in range(1 + draw(st.integers(0, 3))):
+        sides = rng.integers(3, 30, 2)
+        labels = np.asarray(cv2.medianBlur(rng.choice(np.array([0, 0, 1, 1, 255], np.uint8), sides), 3), np.uint8)
+        rgb = rng.integers(0, 256, (*sides, 3), dtype=np.uint8)
+        layers.append(Layer(rgb, labels, (sides[1] / 2, sides[0] / 2), (0.0, 0.0)))
+        place = (rng.uniform(-0.2, 1.2) * frame[1], rng.uniform(-0.2, 1.2) * frame[0])
+        affine = Affine(rng.uniform(-180, 180), rng.uniform(0.5, 2), rng.uniform(-30, 30), 0.0, 0.0)
+        matrices.append(to_matrix(affine, layers[-1].pivot, place, frame))
+    ids = [int(rng.integers(2)), *(2 + rng.permutation(len(layers) - 1))]
+    return layers, [int(i) for i in ids], matrices, frame
+
+
+Scene = tuple[list[Layer], list[int], list[NDArray[np.float64]], tuple[int, int]]
+
+
+def whole_frame(image: NDArray, matrix: NDArray[np.float64], frame: tuple[int, int], how: int, border: int) -> NDArray:
+    return cv2.warpAffine(image, matrix, frame[::-1], flags=how, borderMode=border)
+
+
+@settings(deadline=None, max_examples=60)
+@given(scenes())
+def test_no_label_outlives_its_pixels_and_none_is_invented(scene: Scene) -> None:
+    """By whole-frame warps of each layer: a pixel has the label of the nearest layer that covers it."""
+    layers, ids, matrices, frame = scene
+    expected = np.zeros(frame, np.uint8)
+    for depth, (layer, identity, matrix) in enumerate(zip(layers, ids, matrices, strict=True)):
+        own = whole_frame(layer.labels, matrix, frame, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+        if depth == 0:
+            mirrored = whole_frame(layer.labels, matrix, frame, cv2.INTER_NEAREST, cv2.BORDER_REFLECT_101)
+            own = np.where((own == 0) & (mirrored > 0), 255, own)
+        expected = np.where(own == 1, identity, np.where(own == 255, 255, expected)).astype(np.uint8)
+    np.testing.assert_array_equal(paste_labels(layers, ids, matrices, frame), expected)
+    assert set(np.unique(expected)) <= {0, 255, *ids}
+
+
+@settings(deadline=None, max_examples=60)
+@given(scenes())
+def test_bands_of_rows_give_the_colours_of_whole_frames(scene: Scene) -> None:
+    layers, _, matrices, frame = scene
+    canvas = whole_frame(layers[0].rgb, matrices[0], frame, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
+    for layer, matrix in zip(layers[1:], matrices[1:], strict=True):
+        solid = (layer.labels > 0).astype(np.float32)
+        alpha = whole_frame(solid, matrix, frame, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        left, top, across, down = cv2.boundingRect((alpha > 0).astype(np.uint8))
+        if not across:
+            continue
+        rows, columns = slice(max(0, top - 2), top + down + 2), slice(max(0, left - 2), left + across + 2)
+        soft = cv2.GaussianBlur(alpha, (0, 0), 0.7)[..., None]
+        colours = whole_frame(layer.rgb, matrix, frame, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+        canvas[rows, columns] = np.rint(soft * colours + (1 - soft) * canvas)[rows, columns].astype(np.uint8)
+    np.testing.assert_array_equal(paste_colours(layers, matrices, frame), canvas)
+
+
+def test_the_order_of_a_clip_names_every_object() -> None:
+    for clip in clips_of(make_stills(6, colour=None), replace(CONFIG, max_objects=3, in_place=0.5), 12):
+        assert sorted(clip.order) == list(range(1, clip.n_objects + 1))

@@ -100,7 +100,7 @@ def test_number_of_processes_does_not_matter(workspace: Workspace) -> None:
 def test_no_source(workspace: Workspace) -> None:
     workspace.files([])
     output = workspace.run("out")
-    assert content(output) == {"clips.csv": b"name,image,n_objects\n", "skipped.csv": b"image,reason,n\n"}
+    assert content(output) == {"clips.csv": b"name,image,n_objects,order\n", "skipped.csv": b"image,reason,n\n"}
 
 
 def test_resume_gives_the_same(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import os
 import tarfile
-import threading
 import zipfile
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol
+from typing import Protocol
 
+import numpy as np
+
+from pipeline.core.archive_index import cached_table
 from pipeline.core.errors import UserError
+from pipeline.core.members import (
+    DEFLATED,
+    SPARSE,
+    STORED,
+    Member,
+    Names,
+    PositionalFile,
+    Table,
+    follow_links,
+    inflate,
+    link_target,
+    refuse_bomb,
+)
 
+COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _ZIP_DATE = (
     1980,
     1,
@@ -23,6 +40,7 @@ _ZIP_DATE = (
     0,
     0,
 )  # the earliest date of the format; a fixed one, so that equal content gives equal bytes
+_SYMLINK, _KIND_OF_FILE = 0o120000, 0o170000  # of the Unix mode in a zip
 
 
 class Archive(Protocol):
@@ -55,25 +73,23 @@ class _Sorted:
     """Sorted names, found by bisection."""
 
     path: Path
-    _names: list[str]
+    _names: Sequence[str]
 
     def names(self) -> list[str]:
-        return list(self._names)
+        return self._names[:]  # type: ignore[return-value]  # a list, or Names, whose slices are lists
 
     def has(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> int | None:
         at = bisect_left(self._names, name)
-        return at < len(self._names) and self._names[at] == name
+        return at if at < len(self._names) and self._names[at] == name else None
 
 
 class _Folder(_Sorted):
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._names = sorted(
-            file.relative_to(path).as_posix()
-            for folder, _, files in os.walk(path, followlinks=True)  # sequences are often links to another disk
-            for file in map(Path(folder).joinpath, files)
-            if file.is_file()
-        )
+        self._names = Names.of(sorted(_walk(path, "", ())))
 
     def read(self, name: str) -> bytes:
         if not self.has(name):
@@ -84,115 +100,162 @@ class _Folder(_Sorted):
         return
 
 
-class _PerThread:
-    """A file handle for each thread of each process, because a shared handle has only one position."""
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Names of the files below a folder, through links (sequences are often links to another disk).
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._local = threading.local()
+    A link to a folder that it is in is not followed: it would show the same files again without end.
+    """
+    about = folder.stat()
+    here = (about.st_dev, about.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
+            elif entry.is_file():
+                yield prefix + entry.name
 
-    def handle(self) -> IO[bytes]:
-        if getattr(self._local, "pid", None) != os.getpid():
-            self._local.file = open(self._path, "rb")  # noqa: SIM115 - kept open for this thread
-            self._local.pid = os.getpid()
-        file: IO[bytes] = self._local.file
-        return file
+
+class _Packed(_Sorted):
+    """Finds the members once, then reads them by position without a lock."""
+
+    def __init__(self, path: Path, table: Table) -> None:
+        self.path = path
+        self.table = table
+        self._names = table.names
+        self._file = PositionalFile(path)
+
+    def _member(self, name: str) -> Member:
+        at = self._find(name)
+        if at is None:
+            raise _missing(self.path, name)
+        return self.table.member(at)
 
     def close(self) -> None:
-        if getattr(self._local, "pid", None) == os.getpid():
-            self._local.file.close()
-            self._local.pid = None
+        self._file.close()
 
 
-class _Zip(_Sorted):
-    """Finds the members once, in the central directory, then reads them by position without a lock."""
-
+class _Zip(_Packed):
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self._members = {m.filename: m for m in archive.infolist() if not m.is_dir()}
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(
-                f"{path} is not a readable zip ({error}); expected a complete archive; download it again"
-            ) from None
-        self._names = sorted(self._members)
-        self._files = _PerThread(path)
+        super().__init__(path, cached_table(path, _index_zip))
 
     def read(self, name: str) -> bytes:
-        member = self._members.get(name)
-        if member is None:
-            raise _missing(self.path, name)
-        file = self._files.handle()
-        file.seek(member.header_offset)
-        header = file.read(30)
+        member = self._member(name)
+        refuse_bomb(self.path, name, member.packed, member.length)
+        header = self._file.read(member.start, 30)
         # local header: name and extra lengths are at 26 and 28 and may differ from the central directory's
-        skip = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-        file.seek(skip, os.SEEK_CUR)
-        data = file.read(member.compress_size)
+        skip = 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        data = self._file.read(member.start + skip, member.packed)
         try:
-            if member.compress_type == zipfile.ZIP_DEFLATED:
-                data = zlib.decompressobj(-15).decompress(data)
-            elif member.compress_type != zipfile.ZIP_STORED:
-                with zipfile.ZipFile(self.path) as archive:
-                    data = archive.read(name)
-        except (zlib.error, zipfile.BadZipFile) as error:
+            if member.method == DEFLATED:
+                data = inflate(data, member)
+            elif member.method != STORED:
+                with zipfile.ZipFile(self.path) as archive, archive.open(name) as file:
+                    data = file.read(member.length + 1)
+        except (zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise UserError(
-                f"{self.path}: {name} is damaged ({error}); expected an intact file; download the archive again"
+                f"{self.path}: {name} is damaged or encrypted ({error}); expected an intact file; download the archive "
+                "again"
             ) from None
-        if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
+        if len(data) != member.length or zlib.crc32(data) != member.crc:
             raise UserError(
                 f"{self.path}: {name} is damaged (wrong checksum); expected an intact file; download the archive again"
             )
         return data
 
-    def close(self) -> None:
-        self._files.close()
+
+def _index_zip(path: Path) -> Table:
+    files: dict[str, Member] = {}
+    links: dict[str, str] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.is_dir():
+                    continue
+                if (info.external_attr >> 16) & _KIND_OF_FILE == _SYMLINK and info.file_size < 4096:
+                    links[info.filename] = link_target(info.filename, archive.read(info).decode("utf-8", "replace"))
+                    continue
+                place = (info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type)
+                files[info.filename] = Member(*place)
+    except (zipfile.BadZipFile, OSError, RuntimeError, zlib.error) as error:
+        raise UserError(
+            f"{path} is not a readable zip ({error}); expected a complete archive; download it again"
+        ) from None
+    follow_links(path, files, links)
+    return Table.of(files)
 
 
-class _Tar(_Sorted):
-    """An uncompressed tar: finds the members once, then reads them by position."""
+class _Tar(_Packed):
+    """An uncompressed tar."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with tarfile.open(path, "r:") as archive:
-                self._members = {
-                    m.name.removeprefix("./"): (m.offset_data, m.size) for m in archive.getmembers() if m.isfile()
-                }
-        except (tarfile.TarError, OSError) as error:
-            raise UserError(
-                f"{path} is not a readable tar ({error}); expected a complete archive; download it again"
-            ) from None
-        self._names = sorted(self._members)
-        self._files = _PerThread(path)
+        super().__init__(path, cached_table(path, _index_tar))
 
     def read(self, name: str) -> bytes:
-        if name not in self._members:
-            raise _missing(self.path, name)
-        offset, length = self._members[name]
-        file = self._files.handle()
-        file.seek(offset)
-        data = file.read(length)
-        if len(data) != length:
-            raise UserError(f"{self.path}: {name} ends early; expected {length} bytes; download the archive again")
+        member = self._member(name)
+        if member.method == SPARSE:
+            refuse_bomb(self.path, name, member.packed, member.length)
+            with tarfile.open(self.path, "r:") as archive:
+                archive.offset = member.start  # of its header
+                info = archive.next()
+                file = info and archive.extractfile(info)
+                return file.read() if file else b""
+        data = self._file.read(member.start, member.length)
+        if len(data) != member.length:
+            raise UserError(
+                f"{self.path}: {name} ends early; expected {member.length} bytes; download the archive again"
+            )
         return data
 
-    def close(self) -> None:
-        self._files.close()
+
+def _index_tar(path: Path) -> Table:
+    files: dict[str, Member] = {}
+    links: dict[str, str] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for info in archive:
+                name = info.name.removeprefix("./")
+                if info.issparse():
+                    files[name] = Member(info.offset, info.size, info.size, 0, SPARSE)
+                elif info.isfile():
+                    files[name] = Member(info.offset_data, info.size, info.size, 0, STORED)
+                elif info.islnk():  # a second name of a file; its target is a name in the archive
+                    links[name] = info.linkname.removeprefix("./")
+                elif info.issym():
+                    links[name] = link_target(name, info.linkname)
+            end = archive.offset
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(
+            f"{path} is not a readable tar ({error}); expected a complete archive; download it again"
+        ) from None
+    with open(path, "rb") as opened:
+        opened.seek(end)
+        if opened.read(512) != bytes(512):  # tarfile takes the end of the file, and damage, for the end of the archive
+            raise UserError(
+                f"{path} has no more readable files after {len(files)}, and not the zeros that end a tar, so it is cut "
+                "off or damaged; expected a complete archive; download it again"
+            )
+    follow_links(path, files, links)
+    return Table.of(files)
 
 
 class _Shards(_Sorted):
+    """Several archives as one: which part each name is in, as a number."""
+
     def __init__(self, path: Path, parts: list[Archive]) -> None:
         self.path = path
-        self._where = {name: part for part in parts for name in part.names()}
-        self._names = sorted(self._where)
         self._parts = parts
+        names = [part.names() for part in parts]
+        order = sorted(chain.from_iterable(((name, i) for name in part) for i, part in enumerate(names)))
+        self._names = Names.of([name for name, _ in order])
+        self._where = np.array([i for _, i in order], np.int32)
 
     def read(self, name: str) -> bytes:
-        if name not in self._where:
+        at = self._find(name)
+        if at is None:
             raise _missing(self.path, name)
-        return self._where[name].read(name)
+        return self._parts[self._where[at]].read(name)
 
     def close(self) -> None:
         for part in self._parts:
@@ -202,8 +265,11 @@ class _Shards(_Sorted):
 def open_archive(path: Path) -> Archive:
     """Open a folder, a .zip or an uncompressed .tar.
 
+    Links inside an archive are further names of their targets.
+
     Raises:
-        UserError: `path` does not exist, is damaged, or is a compressed tar (which has no random access).
+        UserError: `path` does not exist, is damaged or cut off, has a link to something outside it, or is a compressed
+            tar (which has no random access).
     """
     if path.is_dir():
         return _Folder(path)
@@ -211,11 +277,22 @@ def open_archive(path: Path) -> Archive:
         raise UserError(f"{path} does not exist; expected a folder, a .zip or a .tar; correct the path")
     if zipfile.is_zipfile(path) or path.suffix == ".zip":
         return _Zip(path)
-    if path.name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
+    if path.name.endswith(COMPRESSED_TARS):
         raise UserError(
             f"{path} is a compressed tar; expected a .zip, an uncompressed .tar or a folder; unpack it first"
         )
     return _Tar(path)
+
+
+def table_digest(path: Path) -> str:
+    """Digest of the names, positions, lengths and (in a zip) checksums of an archive's members.
+
+    Raises:
+        UserError: as `open_archive`.
+    """
+    archive = open_archive(path)
+    archive.close()
+    return archive.table.digest() if isinstance(archive, _Packed) else ""
 
 
 def open_shards(folder: Path) -> Archive:

@@ -40,15 +40,15 @@ def _davis_palette() -> NDArray[np.uint8]:
 DAVIS_PALETTE: NDArray[np.uint8] = _davis_palette()
 
 
-def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
+def decode_rgb(data: bytes, name: str, upright: bool = True) -> NDArray[np.uint8]:
     """Decode a JPEG or PNG frame.
 
-    Grey images are repeated over the channels, CMYK is converted, an EXIF orientation is applied, alpha is dropped, and
-    the upper 8 of 16 bits are used.
+    Grey images are repeated over the channels, CMYK is converted, alpha is dropped, of 16 bits the upper 8 are used.
 
     Args:
         data: the file's bytes.
         name: the file's name, for the error.
+        upright: whether an EXIF orientation is applied; otherwise the pixels are as they are stored.
 
     Returns:
         uint8 H,W,3, RGB.
@@ -57,17 +57,18 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
         UserError: the bytes are not a readable image, or its values have 32 bits, whose range is unknown.
     """
     if data[:2] == b"\xff\xd8" and b"Adobe" not in data[:4096]:  # plain JPEG: OpenCV is fastest and applies EXIF
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        how = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
         if image is not None:
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            upright = _turned_upright(opened)
-            if upright.mode in ("I", "F"):
+            shown = _turned_upright(opened) if upright else opened
+            if shown.mode in ("I", "F"):
                 raise ValueError("32 bits per pixel")
-            if upright.mode.startswith("I;16"):  # Pillow would clip these values at 255
-                return np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-            return np.asarray(upright.convert("RGB"), dtype=np.uint8)
+            if shown.mode.startswith("I;16"):  # Pillow would clip these values at 255
+                return np.repeat((np.asarray(shown) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            return np.asarray(shown.convert("RGB"), dtype=np.uint8)
     except _UNREADABLE as error:
         raise UserError(
             f"{name} cannot be decoded ({_fault(error)}); expected a JPEG or PNG image; replace the file"
@@ -82,6 +83,35 @@ def _turned_upright(image: Image.Image) -> Image.Image:
     except Exception:  # damaged EXIF raises nearly anything, but the pixels can still be good
         turn = None
     return image if turn is None else image.transpose(turn)
+
+
+def turns_of(data: bytes) -> int:
+    """The EXIF orientation of an image, 1 to 8; 1 (upright) if it has none, or damaged EXIF data."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            found = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF raises nearly anything, but the pixels can still be good
+        return 1
+    return int(found) if found in _TURNS else 1
+
+
+def image_size(data: bytes, name: str) -> tuple[int, int]:
+    """Height and width of an image's stored pixels, from its header.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for the error.
+
+    Raises:
+        UserError: not an image.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            return opened.height, opened.width
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{name} cannot be decoded ({_fault(error)}); expected a JPEG or PNG image; replace the file"
+        ) from None
 
 
 def _fault(error: Exception) -> str:
@@ -112,10 +142,15 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.uint8]:
         uint8 H,W of object ids, 0 = background, 255 = void. A binary PNG gives ids 0 and 1.
 
     Raises:
-        UserError: the file is unreadable, or a colour image, whose ids could only be guessed.
+        UserError: the file is unreadable, a JPEG (which changes ids), or a colour image, whose ids are a guess.
     """
     try:
         with Image.open(io.BytesIO(data)) as opened:
+            if opened.format == "JPEG":
+                raise UserError(
+                    f"{name} is a JPEG; expected a PNG, because the compression of a JPEG changes the ids; export the "
+                    "mask as PNG"
+                )
             if opened.mode not in ("P", "L", "1"):
                 raise UserError(
                     f"{name} is a mask of mode {opened.mode}; expected an indexed (P) or grey (L) PNG whose values are "
@@ -126,6 +161,31 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.uint8]:
         raise UserError(
             f"{name} cannot be decoded ({_fault(error)}); expected an indexed PNG mask; replace the file"
         ) from None
+
+
+def decode_silhouette(data: bytes, name: str) -> NDArray[np.bool_]:
+    """Decode a mask of one object: white on black, 1 on 0, or a palette of two colours.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for the error.
+
+    Returns:
+        bool H,W: where the file's level is at least 128; where it is not 0, if no level is above 1 or the palette has
+        colours (of which the index counts, not the brightness).
+
+    Raises:
+        UserError: as `decode_mask`.
+    """
+    levels = decode_mask(data, name)
+    if data[25:26] == b"\x03":  # a PNG with a palette
+        with Image.open(io.BytesIO(data)) as opened:
+            colours = np.array(opened.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        used = np.flatnonzero(np.bincount(levels.ravel(), minlength=256))
+        if used.max() >= len(colours) or np.ptp(colours[used].astype(int), axis=1).any():
+            return levels > 0
+        levels = colours[levels, 0]
+    return levels > 0 if levels.max() <= 1 else levels >= 128
 
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:

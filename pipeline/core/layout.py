@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.archive_index import store_folder
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -39,6 +41,11 @@ class Layout:
     def depth(self, dataset: str) -> Path:
         """Shards of a depth map for every frame of a dataset."""
         return self.data / "depth" / dataset
+
+    @property
+    def store(self) -> Path:
+        """Downloads and indices of archives, for all profiles; not an output of any stage."""
+        return store_folder() or self.root / "data" / "store"
 
     @property
     def masks(self) -> Path:

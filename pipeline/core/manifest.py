@@ -11,7 +11,7 @@ NAME = "manifest.json"
 
 
 def read_manifest(folder: Path) -> list[dict[str, str | int]]:
-    """The entries {name, bytes, sha256} of a dataset's files.
+    """The entries of a dataset's files: {name, bytes, sha256}, or {name, fingerprint} of one that is read in place.
 
     Raises:
         UserError: there is no manifest, or it is unreadable.

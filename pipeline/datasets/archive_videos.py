@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
 from pipeline.core.images import VOID, decode_mask, decode_rgb, object_ids
 from pipeline.datasets.video import FirstSeen, Video
+
+Objects = Literal["ids", "merged", "binary"]
+_HALF = 127
 
 
 class ArchiveVideos:
@@ -26,7 +30,8 @@ class ArchiveVideos:
         listing: video name -> (frame ids, annotated frame ids), in the order of the split.
         first_seen: video name -> (object id -> frame id), if the data set lists them; otherwise the objects are those
             of the first mask, which is decoded when they are first needed.
-        merge: all objects become object 1.
+        objects: what the values of a mask mean: `ids` of objects; `merged`: all ids become object 1; or `binary`:
+            values from 128 are object 1 (also 255, which is void otherwise).
     """
 
     def __init__(
@@ -37,10 +42,10 @@ class ArchiveVideos:
         masks: str,
         listing: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]],
         first_seen: Mapping[str, Mapping[int, str]] | None = None,
-        merge: bool = False,
+        objects: Objects = "ids",
     ) -> None:
         self.name = name
-        self._archive, self._frames, self._masks, self._merge = archive, frames, masks, merge
+        self._archive, self._frames, self._masks, self._objects = archive, frames, masks, objects
         self._checked: set[tuple[str, str]] = set()  # masks whose size has been compared with their frame's
         self.videos = tuple(
             Video(video, ids, annotated, first_seen[video] if first_seen else self._in_first_mask(video, annotated[0]))
@@ -64,14 +69,24 @@ class ArchiveVideos:
         """
         return self._read_mask(video.name, frame_id)
 
+    def encoded_mask(self, video: Video, frame_id: str) -> bytes:
+        """The file of a mask, as it is.
+
+        Raises:
+            UserError: missing.
+        """
+        return self._archive.read(f"{self._masks}/{video.name}/{frame_id}.png")
+
     def _read_mask(self, video: str, frame_id: str) -> NDArray[np.uint8]:
         member = f"{self._masks}/{video}/{frame_id}.png"
         mask = decode_mask(self._archive.read(member), f"{self._archive.path}: {member}")
         if (video, frame_id) not in self._checked:
             self._check_size(video, frame_id, mask.shape[0], mask.shape[1])
             self._checked.add((video, frame_id))
-        if self._merge:
+        if self._objects == "merged":
             mask[(mask > 0) & (mask < VOID)] = 1
+        elif self._objects == "binary":
+            mask = (mask > (_HALF if mask.max() > 1 else 0)).astype(np.uint8)
         return mask
 
     def _check_size(self, video: str, frame_id: str, height: int, width: int) -> None:

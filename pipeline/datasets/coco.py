@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.archives import Archive, open_archive
+from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
-from pipeline.core.images import decode_rgb
+from pipeline.core.plain_names import open_plain, plain_name
 from pipeline.core.runtime import log
 from pipeline.core.stills import Instances, StillSource
 from pipeline.datasets.coco_annotations import AnnotationIndex
 from pipeline.datasets.coco_segmentation import draw
 from pipeline.datasets.find_archives import list_archives
+from pipeline.datasets.still_pairs import read_image
 
 _ANNOTATIONS = "instances_train2017.json"
 
@@ -42,15 +43,9 @@ class _Coco:
         self.counts = counts
 
     def image(self, image_id: str) -> NDArray[np.uint8]:
+        """The image, turned as it was annotated; UserError if its size differs."""
         entry = self._entries[image_id]
-        name = f"{entry.archive.path}: {entry.member}"
-        image = decode_rgb(entry.archive.read(entry.member), name)
-        if image.shape[:2] != (entry.height, entry.width):
-            raise UserError(
-                f"{name} is {image.shape[1]}x{image.shape[0]}; expected {entry.width}x{entry.height}, as annotated; "
-                "replace one of them"
-            )
-        return image
+        return read_image(entry.archive, entry.member, (entry.height, entry.width), "annotated")
 
     def instances(self, image_id: str) -> Instances:
         """Objects that are not crowds; crowd regions outside of them are void."""
@@ -81,7 +76,7 @@ def open_coco(raw: Path) -> StillSource:
         UserError: no or several annotation files, an unreadable one, a segmentation that cannot be drawn, images
             missing, or no usable image.
     """
-    archives = [open_archive(path) for path in list_archives(raw)] or [open_archive(raw)]
+    archives = [open_plain(path) for path in list_archives(raw)] or [open_plain(raw)]
     annotations, member = _find_annotations(archives, raw)
     data = _read_json(annotations, member)
     where = f"{annotations.path}: {member}"
@@ -151,7 +146,7 @@ class _Files:
         Raises:
             UserError: several files match.
         """
-        path = file_name.replace("\\", "/")
+        path = plain_name(file_name.replace("\\", "/"))
         found = self._by_base.get(path.rsplit("/", 1)[-1], [])
         exact = [hit for hit in found if hit[1] == path or hit[1].endswith(f"/{path}")]
         found = exact or found

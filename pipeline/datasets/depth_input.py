@@ -51,7 +51,7 @@ class DepthInput:
             rgb: uint8 H,W,3, the frame itself.
 
         Returns:
-            float32 h,w in [0, 1]; of the frame's size if the depth stage's map is.
+            float32 H,W in [0, 1], of the frame's size; a smaller map is enlarged, bilinearly.
 
         Raises:
             UserError: no map of the frame, or an unreadable one.
@@ -64,13 +64,18 @@ class DepthInput:
         if self._kind == "other_video":
             other = self._next[video.name]
             at = min(video.frames.index(frame_id), len(other.frames) - 1)
-            depth = self._maps.read(other.name, other.frames[at])
-            return cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
-        depth = self._maps.read(video.name, frame_id)
+            return _enlarged(self._maps.read(other.name, other.frames[at]), height, width)
+        depth = _enlarged(self._maps.read(video.name, frame_id), height, width)
         if self._kind == "shuffled":
             rng = np.random.default_rng(zlib.crc32(f"{video.name}/{frame_id}".encode()))
             return rng.permutation(depth.ravel()).reshape(depth.shape)
         return depth
+
+
+def _enlarged(depth: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    if depth.shape == (height, width):
+        return depth
+    return cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
 
 
 def simple_depth(kind: str, rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:

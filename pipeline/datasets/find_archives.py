@@ -5,35 +5,69 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.core.archives import Archive, open_archive
+from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
+from pipeline.core.manifest import NAME, read_manifest
 from pipeline.core.names import natural_key
+from pipeline.core.plain_names import open_plain
+from pipeline.core.references import find_referred
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
-def list_archives(raw: Path) -> list[Path]:
-    """Archives directly in a folder, sorted; or the path itself if it is a file.
+def list_sources(raw: Path) -> dict[str, Path]:
+    """What holds a data set: file name, or published name, -> archive or extracted folder.
+
+    Args:
+        raw: the download stage's folder, whose manifest may refer to the user's own archives and folders, which are
+            read where they are; or a folder with archives in it; or an archive.
+
+    Returns:
+        Sorted by name; empty if there is neither an archive nor a reference.
 
     Raises:
-        UserError: `raw` does not exist.
+        UserError: `raw` does not exist, or what it refers to has gone or changed.
     """
     if not raw.exists():
         raise UserError(
             f"{raw} does not exist; expected a data set's folder or archive; download it or correct the path"
         )
     if raw.is_file():
-        return [raw]
-    return sorted(p for p in raw.iterdir() if p.is_file() and p.name.endswith(_SUFFIXES))
+        return {raw.name: raw}
+    found = {p.name: p for p in raw.iterdir() if p.is_file() and p.name.endswith(_SUFFIXES)}
+    if (raw / NAME).is_file():
+        for file in read_manifest(raw):
+            if "fingerprint" in file:
+                found[str(file["name"])] = find_referred(str(file["fingerprint"]), str(file["name"]), raw)
+    return dict(sorted(found.items()))
+
+
+def list_archives(raw: Path) -> list[Path]:
+    """The paths of `list_sources`."""
+    return list(list_sources(raw).values())
+
+
+def identify(raw: Path) -> list[tuple[str, str]]:
+    """Name of each source and what changes with it, for the name of a stage's resume state.
+
+    Raises:
+        UserError: as `list_sources`.
+    """
+    listed = {str(f["name"]): f for f in read_manifest(raw)} if (raw / NAME).is_file() else {}
+    found = []
+    for name, path in list_sources(raw).items():
+        known = listed.get(name, {}).get("fingerprint")
+        found.append((name, str(known) if known else f"{path.stat().st_size} {path.stat().st_mtime_ns}"))
+    return found
 
 
 def open_published(raw: Path, published: Sequence[str]) -> Archive:
     """Open the archive that holds a data set.
 
     Args:
-        raw: an archive, an extracted data set, or a folder with archives in it.
+        raw: an archive, an extracted data set, or a folder with archives in it or with a manifest that refers to them.
         published: names under which the data set is published; the first one that exists is preferred to other
-            archives.
+            archives. The suffix does not matter.
 
     Returns:
         That archive; or the only archive in `raw`, whatever its name; or `raw` itself if it contains no archive.
@@ -41,16 +75,21 @@ def open_published(raw: Path, published: Sequence[str]) -> Archive:
     Raises:
         UserError: `raw` does not exist, or holds several archives none of which has a published name.
     """
-    archives = list_archives(raw)
-    named = [a for name in published for a in archives if a.name == name]
-    if named or len(archives) == 1:
-        return open_archive((named or archives)[0])
-    if archives:
-        found = ", ".join(a.name for a in archives)
+    sources = list_sources(raw)
+    stems = {_stem(name): path for name, path in sources.items()}
+    named = [stems[stem] for name in published if (stem := _stem(name)) in stems]
+    if named or len(sources) == 1:
+        return open_plain((named or list(sources.values()))[0])
+    if sources:
         raise UserError(
-            f"{raw} holds {found}; expected {' or '.join(published)}, or a single archive; remove the others"
+            f"{raw} holds {', '.join(sources)}; expected {' or '.join(published)}, or a single archive; remove the "
+            "others"
         )
-    return open_archive(raw)
+    return open_plain(raw)
+
+
+def _stem(name: str) -> str:
+    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
 
 
 def find_root(archive: Archive, member: str) -> str:

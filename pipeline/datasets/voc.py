@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from pipeline.core.archives import Archive
 from pipeline.core.errors import UserError
-from pipeline.core.images import VOID, decode_mask, decode_rgb, object_ids
+from pipeline.core.images import VOID, decode_mask, image_size, object_ids
 from pipeline.core.stills import Instances, StillSource
 from pipeline.datasets.find_archives import find_root, open_published, read_names
+from pipeline.datasets.still_pairs import read_image
 
 _LIST = "ImageSets/Segmentation/trainval.txt"  # 2,913 images, including val: nothing is evaluated on VOC
 
@@ -25,8 +26,10 @@ class _Voc:
         self.counts = {"images": len(images)}
 
     def image(self, image_id: str) -> NDArray[np.uint8]:
-        member = f"{self._root}JPEGImages/{image_id}.jpg"
-        return decode_rgb(self._archive.read(member), f"{self._archive.path}: {member}")
+        """The image, turned as its mask was drawn; UserError if their sizes differ."""
+        mask = f"{self._root}SegmentationObject/{image_id}.png"
+        size = image_size(self._archive.read(mask), f"{self._archive.path}: {mask}")
+        return read_image(self._archive, f"{self._root}JPEGImages/{image_id}.jpg", size, "its mask")
 
     def instances(self, image_id: str) -> Instances:
         """Objects by the ids of `SegmentationObject`; 255 (borders, unclear regions) is void."""

@@ -60,9 +60,10 @@ def open_youtubevos(raw: Path, split: str) -> VideoSource:
 
 
 def _find_split(archive: Archive, split: str) -> str:
-    """Folder of the split: "train/" inside an archive of several splits, otherwise the folder of the only meta.json."""
-    if archive.has(f"{split}/meta.json"):
-        return f"{split}/"
+    """Folder of the split: "train/" or "x/train/" if there is one, otherwise the folder of the only meta.json."""
+    found = [name for name in archive.names() if f"/{name}".endswith(f"/{split}/meta.json")]
+    if len(found) == 1:
+        return found[0].removesuffix("meta.json")
     return find_root(archive, "meta.json")
 
 

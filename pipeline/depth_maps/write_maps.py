@@ -56,7 +56,7 @@ def depth_maps(
         config: Frames processed together (across videos), the smoothing of scale, and the percentiles.
 
     Returns:
-        `<video>/<frame>.png` and the 16-bit PNG of each frame, in order, at the frame's own size.
+        `<video>/<frame>.png` and the 16-bit PNG of each frame, in order, of the size that `depth.store` says.
     """
     refs = [ref for video in videos for ref in video]
     sizes: list[tuple[int, int]] = []
@@ -76,6 +76,14 @@ def depth_maps(
     for video in videos:
         span = robust_range(raw[len(files) : len(files) + len(video)], config.percentile_low, config.percentile_high)
         for ref in video:
-            depth = normalise(raw[len(files)], span, *sizes[len(files)])
+            size = _stored_size(raw[len(files)], sizes[len(files)], config)
+            depth = normalise(raw[len(files)], span, *size)
             files.append((f"{ref.video}/{ref.frame}.png", encode_depth(depth)))
     return files
+
+
+def _stored_size(inverse: NDArray[np.floating], frame: tuple[int, int], config: DepthConfig) -> tuple[int, int]:
+    """Height and width of a stored map: of the estimate if that is smaller and `depth.store` is `network`."""
+    height, width = inverse.shape
+    smaller = height * width < frame[0] * frame[1]
+    return (height, width) if config.store == "network" and smaller else frame

@@ -220,6 +220,9 @@ class DepthConfig:
             0: off (see `pipeline/hourglass/scale_smoothing.py`). A user's own maps are not smoothed.
         percentile_low: percentile of a video's inverse depth that becomes 0.
         percentile_high: percentile that becomes 1.
+        store: size of the stored maps: `network`, the size of the network's output (or of the user's map) where that is
+            smaller than the frame, enlarged where it is read; `frame`, the frame's size. The enlarged map differs from
+            the stored one only by the rounding to 16 bits, and takes a fraction of the space.
         shard_frames: approximate number of frames in a shard; a video is never split.
     """
 
@@ -231,6 +234,7 @@ class DepthConfig:
     steady: float
     percentile_low: float
     percentile_high: float
+    store: Literal["network", "frame"]
     shard_frames: int
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
-"""Downloads over HTTP(S) that can be interrupted and resumed, with retries and checksums; standard library only."""
+"""Downloads that can be interrupted and resumed, with retries and checksums."""
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import re
@@ -18,12 +19,18 @@ from typing import IO, Any
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json
-from pipeline.core.runtime import digest, log, progress, scratch_lock
+from pipeline.core.runtime import digest, log, progress
 from pipeline.sources.checksums import BLOCK, Digest, Ledger, blocks
+from pipeline.sources.fsspec_files import fetch_part
+from pipeline.sources.store import one_at_a_time
 
 TIMEOUT_S = 60.0  # without receiving a byte
 PAUSES_S = (1.0, 5.0, 15.0)  # before each further attempt after one without progress; after the last the download fails
-_BROKEN = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
+_BROKEN = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError, EOFError)
+_NETWORK = (
+    errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOBUFS,
+    errno.ENOTCONN, errno.EPROTO, errno.EADDRNOTAVAIL,
+)  # fmt: skip
 _SAFE = ":/?#[]@!$&'()*+,;=%~"  # characters that are not escaped in URLs
 _TEMPORARY = (408, 429, 500, 502, 503, 504)  # responses after which it makes sense to try again
 
@@ -70,7 +77,7 @@ def fetch(url: str, scratch: Path, ledger: Ledger, n_bytes: int | None = None, c
     """Download a URL, continuing an earlier partial download, and verify it.
 
     Args:
-        url: http or https.
+        url: http, https, or of a kind that fsspec opens.
         scratch: folder for downloads; the file gets its own folder, named by a digest of the URL.
         ledger: recorded checksums, used if none is published.
         n_bytes: published length, if known.
@@ -81,9 +88,19 @@ def fetch(url: str, scratch: Path, ledger: Ledger, n_bytes: int | None = None, c
             expected one (it is then removed).
     """
     folder = scratch / digest({"url": url})
-    with scratch_lock(folder):
-        _Download(url, folder, n_bytes, checked=checksum is not None).run()
+    with one_at_a_time(folder, url):
+        if is_web(url):
+            _Download(url, folder, n_bytes, checked=checksum is not None).run()
+        elif not (folder / "archive").exists():
+            part = folder / "archive.part"
+            fetch_part(url, part, folder / "state.json", PAUSES_S, lambda n: require_space(folder, n, url))
+            part.rename(folder / "archive")
         return _verify(url, folder / "archive", ledger, checksum)
+
+
+def is_web(url: str) -> bool:
+    """Whether a URL is http or https, which need no further package."""
+    return url.lower().startswith(("http://", "https://"))
 
 
 def forget(fetched: Path) -> None:
@@ -127,6 +144,10 @@ class _Download:
             try:
                 reason = self._attempt()
             except _BROKEN as error:
+                reason = self._explain(error)
+            except OSError as error:
+                if error.errno not in _NETWORK or error.filename:
+                    raise  # of this machine's disk
                 reason = self._explain(error)
             if reason is None:
                 self.part.rename(whole)

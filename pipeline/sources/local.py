@@ -1,40 +1,28 @@
-"""Files that are already on this machine: found, checked for the expected layout, copied or packed."""
+"""Files that are already on this machine: found, and checked for the expected layout and checksum."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
-import shutil
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-from pipeline.core.archives import ZipWriter, open_archive
 from pipeline.core.errors import UserError
+from pipeline.core.plain_names import open_plain
 from pipeline.core.runtime import progress
 from pipeline.sources.catalog import HDF5_SUFFIXES, Published
 from pipeline.sources.checksums import BLOCK, Digest, blocks
-from pipeline.sources.fetch import require_space
 
 FULL_READ_BYTES = 256 << 20  # archives up to this length are read completely, larger ones at both ends
 
 
 def is_remote(value: str) -> bool:
-    """Whether a source is an http(s) URL.
-
-    Raises:
-        UserError: it is a URL of another kind (file: counts as a path).
-    """
+    """Whether a source is a URL of another machine: http(s), or a kind that fsspec opens (file: counts as a path)."""
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", value)
-    if scheme is None or scheme[1].lower() == "file":
-        return False
-    if scheme[1].lower() in ("http", "https"):
-        return True
-    raise UserError(f"{value} is a URL of kind {scheme[1]}; expected http, https or file, or a path; correct it")
+    return scheme is not None and scheme[1].lower() != "file"
 
 
 def resolve(value: str, key: str, base: Path, hint: str) -> Path:
@@ -76,7 +64,7 @@ def check_archive(path: Path, expected: Sequence[Published]) -> tuple[Published,
     Raises:
         UserError: not an archive, damaged, or of another layout.
     """
-    archive = open_archive(path)
+    archive = open_plain(path)
     try:
         names = archive.names()
         published = next((p for p in expected if p.missing(names) is None), None)
@@ -94,90 +82,46 @@ def check_archive(path: Path, expected: Sequence[Published]) -> tuple[Published,
     return published, ".zip" if zipfile.is_zipfile(path) else ".tar"
 
 
-def copy_checked(source: Path, target: Path, checksum: str | None, origin: str) -> str:
-    """Copy a file and compute its hash at the same time.
+def check_folder(folder: Path, expected: Sequence[Published]) -> Published:
+    """Compare an extracted data set with the expected layouts.
 
-    A copy and not a hard link: DVC makes cached files read-only, and that must not affect the user's own file.
+    Args:
+        folder: the extracted archive, a folder inside it (`DAVIS`), or one above it; or a single HDF5 file, for data
+            sets that may consist of these.
+        expected: the archives of which it may be one.
+
+    Returns:
+        Which of them it is.
+
+    Raises:
+        UserError: it has none of these layouts.
+    """
+    names = open_plain(folder).names()
+    absent = [published.missing(names) for published in expected]
+    if None in absent:
+        return expected[absent.index(None)]
+    wanted = " or ".join(p.name for p in expected)
+    raise UserError(
+        f"{folder} contains no {' and no '.join(map(str, absent))}; expected the extracted {wanted}; correct the path"
+    )
+
+
+def hash_checked(source: Path, checksum: str, origin: str) -> str:
+    """Read a file and compare it with the published checksum.
 
     Args:
         source: an existing file.
-        target: where the copy is written.
-        checksum: expected checksum, if any.
+        checksum: the expected one.
         origin: where the checksum comes from, for the message.
 
     Returns:
         Hexadecimal sha256 of the file.
 
     Raises:
-        UserError: the checksum differs from the expected one, or there is too little space.
+        UserError: the checksum differs from the expected one.
     """
-    n_bytes = source.stat().st_size
-    require_space(target.parent, n_bytes, f"a copy of {source}")
     hashed = Digest(checksum)
-    with open(target, "wb") as file:
-        for block in progress(blocks(source), -(-n_bytes // BLOCK), f"copy of {source.name} (MiB)"):
-            hashed.update(block)
-            file.write(block)
+    for block in progress(blocks(source), -(-source.stat().st_size // BLOCK), f"checksum of {source.name} (MiB)"):
+        hashed.update(block)
     hashed.check(str(source), origin)
     return hashed.sha256
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give one of our own files a second name (a hard link); copy it if it is on another file system."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def pack_folder(folder: Path, target: Path, expected: Sequence[Published]) -> str:
-    """Pack an extracted data set into an uncompressed zip in the published layout; equal files give equal bytes.
-
-    Args:
-        folder: the extracted archive, or a folder inside it (`DAVIS`, or the folder that holds it); or a single HDF5
-            file, for data sets that may consist of these.
-        target: folder for the zip.
-        expected: the archives of which it is one; only the files below that one's `root` are packed.
-
-    Returns:
-        Name of the zip.
-
-    Raises:
-        UserError: the folder does not have such a layout, or there is too little space.
-    """
-    absent: dict[str, str] = {}
-    for published in expected:
-        for root, names in _contents(folder, published):
-            missing = published.missing([f"{published.root}/{name}" for name in names])
-            if missing is None:
-                require_space(target, sum((root / name).stat().st_size for name in names), f"a zip of {folder}")
-                stored = published.stored_name(".zip")
-                with ZipWriter(target / stored) as archive:
-                    for name in progress(names, len(names), f"packing {folder.name}"):
-                        _pack(archive, f"{published.root}/{name}", root / name)
-                return stored
-            absent.setdefault(published.name, missing)
-    wanted = " or ".join(p.name for p in expected)
-    raise UserError(
-        f"{folder} contains no {' and no '.join(absent.values())}; expected the extracted {wanted}; correct the path"
-    )
-
-
-def _contents(folder: Path, published: Published) -> Iterator[tuple[Path, list[str]]]:
-    """Folders that may be the archive's `root`, and the files in each."""
-    if folder.is_file():
-        yield folder.parent, [folder.name]
-        return
-    inner = published.root.split("/")
-    for root in (folder.joinpath(*inner[depth:]) for depth in range(len(inner) + 1)):
-        if root.is_dir():
-            yield root, open_archive(root).names()
-
-
-def _pack(archive: ZipWriter, name: str, file: Path) -> None:
-    """Write a file into a zip; a large one through a memory map, because it may be larger than the memory."""
-    if file.stat().st_size <= FULL_READ_BYTES:
-        archive.write(name, file.read_bytes())
-        return
-    with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        archive.write(name, cast(bytes, mapped))  # a zip file accepts any buffer

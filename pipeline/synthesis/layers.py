@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -33,10 +34,20 @@ class Layer:
     pivot: tuple[float, float]
     place: tuple[float, float]
 
-    @property
+    @cached_property
     def area(self) -> int:
         """Pixels of the target before any warp."""
-        return int((self.labels == OBJECT).sum())
+        return int(np.count_nonzero(self.labels == OBJECT))
+
+    @cached_property
+    def solid(self) -> NDArray[np.float32]:
+        """Where the layer covers what is below it, float32 h,w: 1 at the target and its void border, else 0."""
+        return (self.labels > 0).astype(np.float32)
+
+    @cached_property
+    def is_empty(self) -> bool:
+        """Whether there is no label at all."""
+        return not self.labels.any()
 
 
 def frame_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -108,8 +119,10 @@ def cut_out(
     height, width = frame
     short = min(rgb.shape[:2])
     reach = max(1, round(_VOID_REACH * short))
-    near = cv2.dilate(target.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) > 0
-    labels = np.where(target, OBJECT, np.where(void & near, VOID, 0)).astype(np.uint8)
+    labels = np.where(target, OBJECT, 0).astype(np.uint8)
+    if void.any():
+        near = cv2.dilate(labels, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) > 0
+        labels[void & near & ~target] = VOID
     left, top, across, down = cv2.boundingRect((labels > 0).astype(np.uint8))
     rows = slice(max(0, top - _MARGIN), top + down + _MARGIN)
     columns = slice(max(0, left - _MARGIN), left + across + _MARGIN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -39,12 +40,14 @@ class Clip:
         frames: uint8 H,W,3 RGB each.
         masks: uint8 H,W each; 0 background, 1..n_objects, 255 void.
         n_objects: number of objects, all of them visible in the first frame.
+        order: ids of the objects from the farthest to the nearest; a nearer one hides those behind it.
     """
 
     image: str
     frames: list[NDArray[np.uint8]]
     masks: list[NDArray[np.uint8]]
     n_objects: int
+    order: tuple[int, ...]
 
 
 class _Choice(NamedTuple):
@@ -71,8 +74,9 @@ def simulate(stills: StillSource, index: int, config: SynthesisConfig) -> tuple[
         The clip, or None if its image has no usable object or none stays visible; and what was left out.
     """
     key = zlib.crc32(stills.name.encode())
-    order = np.random.default_rng([config.seed, key]).permutation(len(stills.images))
+    order = _image_order(config.seed, key, len(stills.images))
     rng = np.random.default_rng([config.seed, key, 1 + index])
+    stills = _Decoded(stills)
     image = stills.images[order[index % len(order)]]
     masks = stills.instances(image).masks
     usable = _usable(masks, config)
@@ -97,9 +101,24 @@ def simulate(stills: StillSource, index: int, config: SynthesisConfig) -> tuple[
     return None, [*skipped, Skipped(image, HIDDEN, 1)]
 
 
+@lru_cache(maxsize=4)
+def _image_order(seed: int, key: int, n_images: int) -> NDArray[np.int64]:
+    """The random order in which clips start from the images; the same for all clips of a data set."""
+    return np.random.default_rng([seed, key]).permutation(n_images)
+
+
+class _Decoded:
+    """Stills of which each image and its instances are decoded once while one clip is made."""
+
+    def __init__(self, stills: StillSource) -> None:
+        self.name, self.images, self.counts = stills.name, stills.images, stills.counts
+        self.image = lru_cache(maxsize=None)(stills.image)
+        self.instances = lru_cache(maxsize=None)(stills.instances)
+
+
 def _usable(masks: NDArray[np.bool_], config: SynthesisConfig) -> list[int]:
     """Numbers of the instances that are large enough."""
-    return [n for n, mask in enumerate(masks) if mask.mean() >= config.min_area]
+    return [n for n, mask in enumerate(masks) if np.count_nonzero(mask) / mask.size >= config.min_area]
 
 
 def _other(stills: StillSource, image: str, rng: np.random.Generator) -> str:
@@ -172,4 +191,5 @@ class _Scene:
             if identity and (seen == 0 or seen < config.min_visible * whole):
                 return None
         masks = [first, *(paste_labels(layers, ids, m, frame) for m in matrices[1:])]
-        return Clip(image, [paste_colours(layers, m, frame) for m in matrices], masks, self.n_objects)
+        order = tuple(identity for identity in ids if identity)
+        return Clip(image, [paste_colours(layers, m, frame) for m in matrices], masks, self.n_objects, order)
