@@ -1,4 +1,4 @@
-"""The benchmarks of inference still run; their figures are not looked at."""
+"""The benchmarks still run; their figures are not looked at."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--height", "48", "--width", "64", "--objects", "1"]
+
+
+@pytest.mark.slow
+def test_readers_run(tmp_path: Path) -> None:
+    line = ["benchmarks.readers", "--files", "60", "--reads", "50", "--folder", str(tmp_path / "made")]
+    done = subprocess.run([sys.executable, "-m", *line], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [row.split()[0] for row in done.stdout.splitlines()[1:]] == ["zip", "tar", "shards", "folder"]
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.slow

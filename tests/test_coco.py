@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from pipeline.core.errors import UserError
 from pipeline.core.images import encode_jpeg
 from pipeline.datasets.coco import open_coco
-from pipeline.datasets.coco_segmentation import draw, find_fault
+from pipeline.datasets.coco_segmentation import compact, draw, find_fault
 from tests.support.tiny_archives import make_toy, write_folder, write_zip
 
 # pycocotools 2.0.11 hands numpy 2 arrays in an old way
@@ -243,3 +243,23 @@ def test_any_text_as_run_lengths_is_drawn_or_refused(counts: str, height: int, w
     segmentation = {"size": [height, width], "counts": counts}
     if find_fault(segmentation, height, width) is None:
         assert draw(segmentation, height, width).shape == (height, width)
+
+
+@given(
+    st.lists(st.integers(-3000, 9000).map(lambda n: n / 100) | st.floats(-30, 90), min_size=6, max_size=24).filter(
+        lambda points: len(points) % 2 == 0
+    )
+)
+def test_a_compact_polygon_is_drawn_alike(points: list[float]) -> None:
+    assert find_fault([points], H, W) is None
+    np.testing.assert_array_equal(draw(compact([points]), H, W), draw([points], H, W))
+    (kept,) = compact([points])
+    exact = all(round(point, 2) == point for point in points)
+    assert isinstance(kept, bytes) == exact
+    assert not exact or len(kept) == 4 * len(points)
+
+
+def test_compact_run_lengths_are_drawn_alike() -> None:
+    mask = _box(3, 5, 20, 50)
+    for form in (_compressed(mask), _uncompressed(mask)):
+        np.testing.assert_array_equal(draw(compact(form), H, W), mask)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.core.errors import UserError
-from pipeline.datasets.coco_segmentation import MIN_POLYGON, find_fault
+from pipeline.datasets.coco_segmentation import MIN_POLYGON, compact, find_fault
 
 _KINDS = ("instances", "crowds", "stuff", "degenerate", "without_segmentation", "without_image")
 _STUFF_IDS = range(92, 184)  # of the published stuff annotations, which have no `isthing`
@@ -24,8 +24,8 @@ class AnnotationIndex:
         where: its name, for errors.
 
     Attributes:
-        objects: image id -> segmentations of its objects.
-        crowds: image id -> segmentations of its crowds.
+        objects: image id -> segmentations of its objects, in compact form.
+        crowds: image id -> segmentations of its crowds, in compact form.
         counts: how many were used, and how many left out.
         stuff: names of the stuff categories that were left out.
 
@@ -75,7 +75,7 @@ class AnnotationIndex:
         if fault is None:
             crowd = bool(annotation.get("iscrowd", 0))
             self.counts["crowds" if crowd else "instances"] += 1
-            (self.crowds if crowd else self.objects).setdefault(image["id"], []).append(segmentation)
+            (self.crowds if crowd else self.objects).setdefault(image["id"], []).append(compact(segmentation))
         return fault
 
     def left_out(self) -> str:

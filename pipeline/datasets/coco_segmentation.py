@@ -31,8 +31,37 @@ def find_fault(segmentation: Any, height: int, width: int) -> str | None:
     return None
 
 
+def compact(segmentation: Any) -> Any:
+    """The same segmentation in a tenth of the memory; COCO has 43 million coordinates.
+
+    A polygon becomes bytes: int32 hundredths, the precision in which COCO is written; or a float64 array, if hundredths
+    are not exactly the same numbers. Run lengths become an array, or stay a compressed string.
+
+    Args:
+        segmentation: one for which `find_fault` returns None.
+    """
+    if isinstance(segmentation, list):
+        return [_compact_polygon(polygon) for polygon in segmentation]
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        counts = np.array(counts, np.uint32)
+    return {"size": tuple(segmentation["size"]), "counts": counts}
+
+
+def _compact_polygon(polygon: list[float]) -> bytes | NDArray[np.float64]:
+    exact = np.array(polygon, np.float64)
+    hundredths = np.rint(exact * 100)
+    if np.abs(hundredths).max() < 2**31 and (hundredths / 100 == exact).all():
+        return hundredths.astype("<i4").tobytes()
+    return exact
+
+
+def _points(polygon: bytes | list[float] | NDArray[np.float64]) -> list[float] | NDArray[np.float64]:
+    return np.frombuffer(polygon, "<i4") / 100 if isinstance(polygon, bytes) else polygon
+
+
 def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """The mask of a segmentation for which `find_fault` returns None, bool H,W.
+    """The mask of a segmentation for which `find_fault` returns None, or of its compact form, bool H,W.
 
     Run lengths alternate between background and object, column by column, and start with background. The last run of
     background may be missing, as some programs omit it.
@@ -40,7 +69,7 @@ def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     if isinstance(segmentation, list):
         from pycocotools import mask as coco_mask  # here, because stages that draw nothing do not need it
 
-        parts = coco_mask.frPyObjects(segmentation, height, width)
+        parts = coco_mask.frPyObjects([_points(polygon) for polygon in segmentation], height, width)
         return np.asarray(coco_mask.decode(coco_mask.merge(parts)), np.bool_)
     runs = _read_runs(segmentation, height, width)
     values = np.arange(len(runs)) % 2 == 1

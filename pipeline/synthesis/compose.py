@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ def paste_colours(
     return canvas
 
 
-def _blend(below: NDArray[np.uint8], colours: NDArray[np.uint8], soft: NDArray[np.float32]) -> None:
+def _blend(below: NDArray[np.uint8], colours: NDArray[np.uint8], soft: NDArray[Any]) -> None:
     """Mix h,w,3 colours into `below` by their opacity h,w,1; only at the edge is there anything to compute."""
     cv2.copyTo(colours, (soft > 1 - _UNSEEN).astype(np.uint8), below)
     edge = ((soft >= _UNSEEN) & (soft <= 1 - _UNSEEN))[..., 0]

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,8 @@ class Web:
         ranges: whether Range is honoured.
         etag: validator sent along, if any.
         cuts: for each coming answer, after how many bytes the connection breaks.
+        lengthless: no Content-Length is sent.
+        slow: a little at a time.
         status: answer sent instead of the file, if not 200.
         asked: the Range header of each request ("" for none).
     """
@@ -59,6 +62,7 @@ class Web:
     cuts: list[int] = field(default_factory=list)
     status: int = 200
     lengthless: bool = False
+    slow: bool = False
     asked: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -93,6 +97,10 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
                 self.send_header("ETag", web.etag)
             self.end_headers()
             end = start + web.cuts.pop(0) if web.cuts else len(data)
+            while web.slow and start < end:  # until the client is gone, or the test lets the rest through
+                self.wfile.write(data[start : start + 50_000])
+                start += 50_000
+                time.sleep(0.02)
             self.wfile.write(data[start:end])
 
         def log_message(self, format: str, *args: object) -> None:
