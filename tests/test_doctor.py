@@ -124,7 +124,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     files = davis()
     files["DAVIS/JPEGImages/480p/dogs/00001.jpg"] = b"torn"
     write_zip(layout.raw("davis") / "d.zip", files)
-    with pytest.raises(UserError, match="1 errors in davis; expected usable data"):
+    with pytest.raises(UserError, match="2 errors in davis; expected usable data"):
         doctor.run(["davis", "voc"], layout, None)
     with pytest.raises(UserError, match="does not exist"):
         open_error = examine("msra10k", layout.raw("msra10k"), None).findings["stages will refuse it"]

@@ -73,7 +73,7 @@ def test_what_has_changed_or_gone_is_refused(place: Place) -> None:
     source.write_bytes(make_zip(DAVIS))
     place.run("mine.zip")
     os.utime(source, (1, 1))
-    assert list_sources(place.raw)  # another date alone is no change
+    assert list_sources(place.raw)  # another date alone changes nothing
     source.write_bytes(make_zip({**DAVIS, "DAVIS/JPEGImages/480p/a/00000.jpg": b"GPEJ" * 9000}))
     with pytest.raises(UserError, match=r"mine\.zip .* has changed .* `dvc repro -f download@davis`"):
         list_sources(place.raw)
