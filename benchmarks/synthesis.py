@@ -3,8 +3,9 @@
     python -m benchmarks.synthesis --msra10k MSRA10K_Imgs_GT.zip --clips 40
     python -m benchmarks.synthesis --voc VOCtrainval_11-May-2012.tar --clips 40
 
-The settings are those of the profile `paper`, or of another one (`--profile`). CPU milliseconds for a frame in one thread:
-the floor is decoding a still and its mask for each clip, and encoding each frame and mask; the rest is warping and pasting.
+The settings are those of the profile `paper`, or of another one (`--profile`). CPU milliseconds for a frame in one
+thread: the floor is decoding a still and its mask for each clip, and encoding each frame and mask; the rest is warping
+and pasting.
 """
 
 from __future__ import annotations
