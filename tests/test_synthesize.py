@@ -69,7 +69,7 @@ def test_what_is_written(workspace: Workspace) -> None:
     output = workspace.run("out")
     assert sorted(content(output)) == ["clips.csv", *(f"shard-{n:05d}.zip" for n in range(4)), "skipped.csv"]
     header, *clips = rows(output / "clips.csv")
-    assert header == ["name", "image", "n_objects"]
+    assert header == ["name", "image", "n_objects", "order"]
     assert [row[0] for row in clips] == [f"msra10k-{n:06d}" for n in range(10)]
     assert rows(output / "skipped.csv") == [["image", "reason", "n"]]
     archive = open_shards(output)
@@ -78,12 +78,12 @@ def test_what_is_written(workspace: Workspace) -> None:
     assert mask.mode == "P"
     source = open_simulated(output)
     by_name = {video.name: video for video in source.videos}
-    for name, image, n_objects in clips:
+    for name, image, n_objects, order in clips:
         video = by_name[name]
         assert video.frames == video.annotated == ("00000", "00001", "00002")
         clip, _ = simulate(workspace.stills, int(name[-6:]), SHARDED)
         assert clip is not None
-        assert (image, int(n_objects)) == (clip.image, clip.n_objects)
+        assert (image, int(n_objects), order) == (clip.image, clip.n_objects, " ".join(map(str, clip.order)))
         for t, frame_id in enumerate(video.frames):
             assert (source.mask(video, frame_id) == clip.masks[t]).all()
             stored = decode_rgb(encode_jpeg(clip.frames[t], SHARDED.jpeg_quality), name)
