@@ -31,7 +31,10 @@ PAGES = [
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-WITH_OPTIONS = ("pipeline.convert", "pipeline.evaluate", "pipeline.export", "pipeline.segment")
+WITH_OPTIONS = (
+    *("pipeline.ablation", "pipeline.convert", "pipeline.evaluate", "pipeline.export", "pipeline.report_page"),
+    "pipeline.segment",
+)
 BENCHMARKS = tuple(f"benchmarks.{name}" for name in ("depth", "floor", "inference", "onnx_video", "scoring", "seeds"))
 TESTED_ELSEWHERE = (
     "benchmarks.lite_gpu",
@@ -40,7 +43,10 @@ TESTED_ELSEWHERE = (
     "pytest",
     "tests.fixtures.scoring.make",
 )
-DVC = ("commit -f", "dag", "exp run", "exp show", "metrics diff", "metrics show", "queue start", "repro")
+DVC = (
+    *("commit -f", "dag", "exp list", "exp pull", "exp push", "exp run", "exp show", "metrics diff", "metrics show"),
+    *("params diff", "plots diff", "queue start", "repro"),
+)
 OTHERS = ("source .venv/bin/activate", ".ci/run", "pip install", "git clone", "cd ", ".venv/bin/pre-commit install")
 
 
