@@ -17,7 +17,7 @@ PARAMS = (ROOT / "params.yaml").read_text()  # once: the file may be edited whil
 STILLS = ("msra10k", "coco", "voc")
 DATASETS = ("davis", "youtubevos", *STILLS, "mannequin", "challenge")
 DEPTHS = {f"depth@{name}" for name in ("davis", "youtubevos", *STILLS, "challenge")}
-SCORED = {"infer", "score", "report"}
+SCORED = {"infer", "score", "report", "card"}
 TRAINED = {"pretrain", "train", *SCORED}
 ALL = {
     "render", "train_depth", *(f"download@{d}" for d in DATASETS), *(f"synthesize@{s}" for s in STILLS),

@@ -36,6 +36,7 @@ def test_readme_and_docs_show_the_same_commands() -> None:
 def test_one_ablation_in_five_commands(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     run(project, *DVC, "repro")
+    commit(project, "reproduced")  # metrics are in git
     run(project, *DVC, "exp", "save", "--quiet", "--force", "--name", "baseline")
     first, params, metrics, show, plots = (as_words(line) for line in block_after("README.md", "ablation by hand"))
     assert "Running stage 'train'" in run(project, *first)
