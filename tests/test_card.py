@@ -83,7 +83,7 @@ def test_terms() -> None:
     assert terms_of("youtubevos", "embedded") == RENDERED
     assert terms_of("youtubevos", "published") == TERMS["youtubevos"] and not TERMS["youtubevos"].free
     assert "your own" in terms_of("davis", "/data/mine").called
-    files = [{"name": "train.tar", "bytes": 1, "sha256": "x"}]
+    files: list[dict[str, str | int]] = [{"name": "train.tar", "bytes": 1, "sha256": "x"}]
     lines = _data([TrainingData("youtubevos", "published", files, terms_of("youtubevos", "published"))])
     assert "non-commercial research only" in lines[2]
     assert lines[-1].startswith("**Not clearly free for commercial use: youtubevos.**")
