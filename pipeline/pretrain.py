@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.core.layout import Layout
-from pipeline.core.runtime import digest, fingerprint, log, pick_device, run_main
+from pipeline.core.runtime import digest, fingerprints, log, pick_device, run_main
 from pipeline.datasets.clips import ClipMaker, ClipSource
 from pipeline.datasets.depth_input import open_depth_input
 from pipeline.datasets.simulated import open_simulated
@@ -74,8 +74,8 @@ def run(settings: Settings, layout: Layout) -> None:
         config=params.pretrain,
         seed=settings.seed,
         device=pick_device(settings.runtime.device),
-        workers=settings.runtime.workers,
-        inputs=(digest(asdict(params.live)), *(fingerprint(folder) for folder in folders)),
+        options=settings.runtime.options,
+        inputs={"live": digest(asdict(params.live)), **fingerprints(folders)},
         scratch=layout.scratch("pretrain"),
         model_path=layout.model("pretrain"),
         curves_path=layout.metrics / "pretrain.csv",

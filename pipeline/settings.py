@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 
 from pipeline.core.errors import UserError
-from pipeline.core.params import Range, Seed, build, merge
+from pipeline.core.params import Natural, Range, Seed, build, merge
 from pipeline.core.runtime import check_device
 from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.hourglass.config import DepthConfig, HourglassConfig, TrainDepthConfig
@@ -19,7 +19,7 @@ from pipeline.live.config import LiveConfig
 from pipeline.sample.config import WorldConfig
 from pipeline.sources.config import DataConfig
 from pipeline.synthesis.config import SynthesisConfig
-from pipeline.training.config import LossSwitches, TrainingConfig
+from pipeline.training.config import LossSwitches, RunOptions, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,44 @@ class RuntimeConfig:
     """How a stage is run. Nothing here changes a result, except `processes` with batch norm on a CPU.
 
     Attributes:
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; the last one only with one process.
         workers: threads or processes that prepare data.
-        processes: training and inference processes.
+        processes: training and inference processes on each machine.
+        machines: machines that train or infer together; each runs the same command.
+        rendezvous: `host:port` of one of several machines, where they find each other; `none` for one machine.
+        save_every: optimizer steps between two saves of a training's resume state; 0: only at the end of an epoch.
+        clips_per_pass: clips that a process trains on at a time, see `RunOptions`; 0: its share of the batch.
+        stop_after: optimizer steps after which a training stops unfinished, for a trial; 0: never.
+        tensorboard: trainings also write TensorBoard's event files, to `.scratch/tensorboard/<stage>`.
     """
 
     device: str
     workers: Annotated[int, Range(1, 1024)]
     processes: Annotated[int, Range(1, 1024)]
+    machines: Annotated[int, Range(1, 1024)]
+    rendezvous: str
+    save_every: Natural
+    clips_per_pass: Natural
+    stop_after: Natural
+    tensorboard: bool
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        if ":" in self.device and self.processes > 1:
+            raise UserError(
+                f"runtime.device is {self.device} with runtime.processes {self.processes}; expected auto or "
+                "cuda, which give each process its own GPU; correct one of them in params.yaml"
+            )
+        if self.machines > 1 and not re.fullmatch(r"[^\s:]+:\d+", self.rendezvous):
+            raise UserError(
+                f"runtime.rendezvous is {self.rendezvous!r} with runtime.machines {self.machines}; expected "
+                "host:port of one of the machines; correct it in params.yaml"
+            )
+
+    @property
+    def options(self) -> RunOptions:
+        """What the training loop needs."""
+        return RunOptions(self.workers, self.save_every, self.clips_per_pass, self.stop_after, self.tensorboard)
 
 
 @dataclass(frozen=True)

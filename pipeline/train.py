@@ -18,7 +18,7 @@ from pipeline.core.checkpoint import load_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.layout import Layout
 from pipeline.core.manifest import is_empty
-from pipeline.core.runtime import digest, file_digest, fingerprint, log, pick_device, run_main
+from pipeline.core.runtime import digest, file_digest, fingerprints, log, pick_device, run_main
 from pipeline.datasets.clips import ClipMaker, ClipSource
 from pipeline.datasets.davis import open_davis
 from pipeline.datasets.depth_input import open_depth_input
@@ -95,8 +95,12 @@ def run(settings: Settings, layout: Layout) -> None:
         config=params.train,
         seed=settings.seed,
         device=pick_device(settings.runtime.device),
-        workers=settings.runtime.workers,
-        inputs=(file_digest(start_path), digest(asdict(params.live)), *(fingerprint(folder) for folder in folders)),
+        options=settings.runtime.options,
+        inputs={
+            "pretrain.pt": file_digest(start_path),
+            "live": digest(asdict(params.live)),
+            **fingerprints(folders),
+        },
         scratch=layout.scratch("train"),
         model_path=layout.model("dstm"),
         curves_path=layout.metrics / "train.csv",

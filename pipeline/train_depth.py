@@ -12,6 +12,7 @@ Run: python -m pipeline.train_depth
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,12 +23,13 @@ from pipeline.core.archive_index import store_folder
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json
 from pipeline.core.layout import Layout
-from pipeline.core.runtime import digest, log, pick_device, run_main, scratch_lock, seed_everything
-from pipeline.datasets.find_archives import identify, list_archives
+from pipeline.core.resume import enter_state_folder, state_folder
+from pipeline.core.runtime import fingerprint, log, pick_device, run_main, scratch_lock, seed_everything
+from pipeline.datasets.find_archives import list_archives
 from pipeline.datasets.rgbd import RgbdSource, open_rgbd
 from pipeline.depth_training.trainer import DepthTrainer
 from pipeline.depth_training.validation import validate, warnings
-from pipeline.hourglass.batches import DepthSample, augment, epoch_batches
+from pipeline.hourglass.batches import DepthBatch, DepthSample, augment, epoch_batches
 from pipeline.hourglass.checkpoint import read_any, save_hourglass
 from pipeline.hourglass.config import HourglassConfig, TrainDepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
@@ -47,6 +49,7 @@ def run(
     scratch: Path,
     device: torch.device,
     workers: int,
+    save_every: int,
 ) -> None:
     """Obtain a depth network and validate it.
 
@@ -59,6 +62,7 @@ def run(
         scratch: Folder for the state of an unfinished training.
         device: Of the computation.
         workers: Threads that read frames.
+        save_every: Steps between two saves of an unfinished training; 0: only at the end of an epoch.
 
     Raises:
         UserError: There are neither frames nor a checkpoint, frames are unusable, or the loss is no longer finite.
@@ -70,7 +74,14 @@ def run(
             f"{raw} has no frames with depth and train_depth.checkpoint is none; expected one of them; set "
             "data.mannequin or train_depth.checkpoint"
         )
-    model = _obtain(config.checkpoint, scratch) if given else _train(network, config, raw, scratch, device, workers)
+    facts = {"hourglass": asdict(network), "train_depth": asdict(config), "mannequin": fingerprint(raw)}
+    folder = state_folder(scratch, facts)
+    if given:
+        model = _obtain(config.checkpoint, scratch)
+    else:
+        with scratch_lock(folder):
+            enter_state_folder(folder, facts)
+            model = _train(network, config, raw, folder, device, workers, save_every)
     figures = {"weights": "checkpoint" if given else "trained", "frames": 0}
     if present:
         source = open_rgbd(raw, "val")
@@ -82,7 +93,7 @@ def run(
     for line in warnings(figures, config.validation) if present else []:
         log(line)
     if not given:
-        shutil.rmtree(_state_folder(network, config, raw, scratch), ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _obtain(checkpoint: str, scratch: Path) -> Hourglass:
@@ -103,7 +114,13 @@ def _obtain(checkpoint: str, scratch: Path) -> Hourglass:
 
 
 def _train(
-    network: HourglassConfig, config: TrainDepthConfig, raw: Path, scratch: Path, device: torch.device, workers: int
+    network: HourglassConfig,
+    config: TrainDepthConfig,
+    raw: Path,
+    folder: Path,
+    device: torch.device,
+    workers: int,
+    save_every: int,
 ) -> Hourglass:
     source = open_rgbd(raw, "train")
     frames = source.frames()
@@ -115,15 +132,14 @@ def _train(
     def load(i: int, rng: np.random.Generator) -> DepthSample:
         return _sample(source, frames[i], network, config, rng)
 
-    folder = _state_folder(network, config, raw, scratch)
-    with scratch_lock(folder):
-        seed_everything(config.seed)
-        model = Hourglass(network).to(device).to(memory_format=torch.channels_last)
-        log(f"depth network: {sum(p.numel() for p in model.parameters())} weights, {len(frames)} frames")
-        DepthTrainer(model, config, steps_per_epoch=len(frames) // config.batch).run(
-            lambda epoch: epoch_batches(load, len(frames), config.batch, config.seed, epoch, workers),
-            folder / "state.pt",
-        )
+    seed_everything(config.seed)
+    model = Hourglass(network).to(device).to(memory_format=torch.channels_last)
+    log(f"depth network: {sum(p.numel() for p in model.parameters())} weights, {len(frames)} frames")
+
+    def batches(epoch: int, first: int) -> Iterator[DepthBatch]:
+        return epoch_batches(load, len(frames), config.batch, config.seed, epoch, workers, first)
+
+    DepthTrainer(model, config, len(frames) // config.batch, save_every).run(batches, folder / "state.pt")
     return model
 
 
@@ -136,11 +152,6 @@ def _sample(
 ) -> DepthSample:
     read = source.read(*frame)
     return augment(read.rgb, read.depth, network, config.augment, rng)
-
-
-def _state_folder(network: HourglassConfig, config: TrainDepthConfig, raw: Path, scratch: Path) -> Path:
-    """A separate folder for every set of parameters and inputs, so that no run resumes another's state."""
-    return scratch / digest([asdict(network), asdict(config), identify(raw)])
 
 
 def main() -> None:
@@ -157,6 +168,7 @@ def main() -> None:
         layout.scratch("train_depth"),
         pick_device(settings.runtime.device),
         settings.runtime.workers,
+        settings.runtime.save_every,
     )
 
 

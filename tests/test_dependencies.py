@@ -27,6 +27,8 @@ NEUTRAL = {
     "pipeline/core/references.py": "finds a file that is read in place, and checks that it is still the same",
     "pipeline/core/checkpoint.py": "stores weights and gives them back as they are",
     "pipeline/core/processes.py": "distributes work over processes, which give the same result for any number",
+    "pipeline/core/resume.py": "stores the state of a training and gives it back as it was",
+    "pipeline/core/signals.py": "stops a run, whose state is saved",
     "pipeline/core/runtime.py": "logs, devices, locks and the names of resume states",
     "pipeline/core/usage.py": "records time and memory beside the resume states",
     "pipeline/core/threads.py": "reads ahead and writes behind, in order",

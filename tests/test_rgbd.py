@@ -348,7 +348,8 @@ def test_a_folder_of_hdf5_is_brought_in_and_trained_on(tmp_path: Path, capsys: p
     assert json.loads((raw / "manifest.json").read_text())["files"][0]["name"] == "mannequin"
     model, metrics = tmp_path / "depth.pt", tmp_path / "depth.json"
     config = replace(CONFIG, epochs=1, batch=8, statistics_batch=8, frozen_epochs=0, optimizer="adam")
-    train_depth.run(NETWORK, config, raw, model, metrics, tmp_path / "scratch" / "t", torch.device("cpu"), workers=2)
+    scratch = tmp_path / "scratch" / "t"
+    train_depth.run(NETWORK, config, raw, model, metrics, scratch, torch.device("cpu"), workers=2, save_every=0)
     figures = json.loads(metrics.read_text())
     assert load_hourglass(model).config == NETWORK
     assert figures["frames"] == 2 and figures["pairs"] > 0 and figures["si_rmse"] > 0

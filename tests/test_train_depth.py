@@ -102,7 +102,7 @@ def raw(tmp_path: Path) -> Path:
 
 def train(raw: Path, out: Path, config: TrainDepthConfig = CONFIG, scratch: str = "scratch") -> dict[str, torch.Tensor]:
     model, metrics = out / "depth.pt", out / "depth.json"
-    run(NETWORK, config, raw, model, metrics, out / scratch, torch.device("cpu"), workers=2)
+    run(NETWORK, config, raw, model, metrics, out / scratch, torch.device("cpu"), workers=2, save_every=2)
     return load_hourglass(model).state_dict()
 
 
@@ -126,7 +126,7 @@ def test_goes_on_after_a_kill_with_the_same_result(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = train(raw, tmp_path / "whole")
-    save, calls = trainer.save_checkpoint, []
+    save, calls = trainer.store_state, []
 
     def killed(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
@@ -135,17 +135,17 @@ def test_goes_on_after_a_kill_with_the_same_result(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save_checkpoint", killed)
+        patch.setattr(trainer, "store_state", killed)
         with pytest.raises(KeyboardInterrupt):
             train(raw, tmp_path / "cut")
     assert not (tmp_path / "cut" / "depth.pt").exists()
     resumed = train(raw, tmp_path / "cut")
-    assert "resuming after epoch 1 of 2" in capsys.readouterr().out
+    assert "resuming after step 0 of epoch 2 of 2" in capsys.readouterr().out
     assert equal(whole, resumed)
 
     with monkeypatch.context() as patch:
         calls.clear()
-        patch.setattr(trainer, "save_checkpoint", killed)
+        patch.setattr(trainer, "store_state", killed)
         with pytest.raises(KeyboardInterrupt):
             train(raw, tmp_path / "other")
     train(raw, tmp_path / "other", replace(CONFIG, lr=1e-3))
@@ -162,7 +162,7 @@ def test_replicas_give_the_gradient_of_the_mean_of_their_losses(raw: Path, tmp_p
         config = replace(config, ema_decay=0.0, statistics_batches=0, frozen_epochs=0, epochs=1)
         half = trainer.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1)
         batch = trainer.DepthBatch(half.frames.repeat(repeat, 1, 1, 1), half.depth.repeat(repeat, 1, 1))
-        trainer.DepthTrainer(model, config, 1).run(lambda epoch, b=batch: iter([b]))  # type: ignore[misc]
+        trainer.DepthTrainer(model, config, 1).run(lambda epoch, first, b=batch: iter([b]))  # type: ignore[misc]
         steps.append(model.state_dict())
     for name, value in steps[0].items():
         torch.testing.assert_close(steps[1][name], value, atol=1e-6, rtol=1e-5)
@@ -174,7 +174,9 @@ def test_the_result_is_the_moving_average_of_the_weights() -> None:
     batches = [trainer.DepthBatch(torch.rand(2, 3, 64, 96), torch.rand(2, 32, 48) + 1) for _ in range(3)]
     config = replace(CONFIG, replicas=1, batch=2, epochs=1, statistics_batches=0, frozen_epochs=0)
 
-    def watched(model: Hourglass, seen: list[dict[str, torch.Tensor]], epoch: int) -> Iterator[trainer.DepthBatch]:
+    def watched(
+        model: Hourglass, seen: list[dict[str, torch.Tensor]], epoch: int, first: int
+    ) -> Iterator[trainer.DepthBatch]:
         for batch in batches:
             yield batch
             seen.append({name: value.detach().clone() for name, value in model.state_dict().items()})
@@ -231,7 +233,7 @@ def test_the_last_epochs_are_trained_as_the_network_is_used(raw: Path) -> None:
     asked, modes = [], []
     fitter = trainer.DepthTrainer(model, config, steps_per_epoch=2)
 
-    def batches(epoch: int) -> Iterator[trainer.DepthBatch]:
+    def batches(epoch: int, first: int) -> Iterator[trainer.DepthBatch]:
         generator = torch.Generator().manual_seed(epoch)
         asked.append(epoch)
         for _ in range(5):

@@ -16,21 +16,24 @@ import torch
 from pipeline.core.checkpoint import load_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.processes import Processes
+from pipeline.core.resume import state_folder
 from pipeline.datasets.clips import Batch, ClipDataset
 from pipeline.dstm.checkpoint import KIND, load_dstm
 from pipeline.dstm.network import DSTM, Unrolled
-from pipeline.training.config import LossSwitches, TrainingConfig
+from pipeline.training.config import LossSwitches, RunOptions, TrainingConfig
 from pipeline.training.curriculum import learning_rate, max_skip
-from pipeline.training.loop import fit, one_hot
+from pipeline.training.loop import fit
 from pipeline.training.losses import Objective
 from pipeline.training.stage import Job, make_network, run_job
 from pipeline.training.state import State
+from pipeline.training.step import one_hot
 from tests.support.tiny_archives import Toy
 from tests.support.toy_network import ALL_ON, TINY
-from tests.support.toy_training import TRAINING, toy_source
+from tests.support.toy_training import OPTIONS, TRAINING, toy_source
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1)
+TWO_WORKERS = replace(OPTIONS, workers=2)
 
 
 class StopAfter(Objective):
@@ -48,15 +51,35 @@ class StopAfter(Objective):
 
 
 def train(
-    toy: Toy, state: Path, objective: Objective, config: TrainingConfig, workers: int = 1
+    toy: Toy, state: Path, objective: Objective, config: TrainingConfig, options: RunOptions = OPTIONS
 ) -> tuple[DSTM, list[dict[str, float]]]:
     torch.manual_seed(0)
     network = DSTM(ALL_ON, replace(TINY, key_std=1.5))
     dataset = ClipDataset([toy_source(toy)], config.clips)
-    history = fit(
-        network, dataset, objective, config, seed=3, device=CPU, workers=workers, state_path=state, processes=ALONE
+    return network, run_fit(network, dataset, objective, config, options, state)
+
+
+def run_fit(
+    network: DSTM,
+    dataset: ClipDataset,
+    objective: Objective,
+    config: TrainingConfig,
+    options: RunOptions,
+    state: Path,
+) -> list[dict[str, float]]:
+    return fit(
+        network,
+        dataset,
+        objective,
+        config,
+        options,
+        seed=3,
+        device=CPU,
+        state_path=state,
+        curves_path=state.with_suffix(".csv"),
+        events_path=state.with_suffix(".events"),
+        processes=ALONE,
     )
-    return network, history
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.7])
@@ -66,7 +89,7 @@ def test_resume_equals_no_interruption(toy_video: Toy, tmp_path: Path, ema_decay
     with pytest.raises(KeyboardInterrupt):
         train(toy_video, tmp_path / "b.pt", StopAfter(config, 5), config)
     assert load_checkpoint(tmp_path / "b.pt", "dstm-training")["step"] == 3  # the last whole epoch
-    resumed, again = train(toy_video, tmp_path / "b.pt", Objective(LossSwitches(True), config), config, workers=2)
+    resumed, again = train(toy_video, tmp_path / "b.pt", Objective(LossSwitches(True), config), config, TWO_WORKERS)
     assert history == again
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
 
@@ -107,7 +130,7 @@ def test_network_ends_with_the_moving_average(toy_video: Toy, tmp_path: Path) ->
     torch.manual_seed(0)
     network = DSTM(ALL_ON, replace(TINY, norm="group"))
     objective, state = Snapshots(config, network), tmp_path / "s.pt"
-    fit(network, dataset, objective, config, seed=3, device=CPU, workers=1, state_path=state, processes=ALONE)
+    run_fit(network, dataset, objective, config, OPTIONS, state)
     last = load_checkpoint(state, "dstm-training")["state_dict"]
     name = "decoder.predict.weight"
     expected = objective.seen[1][name]
@@ -143,7 +166,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight(
         update(state)
 
     monkeypatch.setattr(State, "update", counted)
-    with pytest.raises(UserError, match="the loss is nan at step 2"):
+    with pytest.raises(UserError, match="the loss is nan at step 2 with the clips toy/toy/0000"):
         train(toy_video, tmp_path / "s.pt", NotFinite(LossSwitches(True), TRAINING), TRAINING)
     assert steps == [0, 1]
 
@@ -156,13 +179,13 @@ def test_a_loss_that_is_not_finite_stops(toy_video: Toy, tmp_path: Path) -> None
 
 def test_stage_writes_a_checkpoint_that_loads(toy_video: Toy, tmp_path: Path) -> None:
     job = Job(
-        "pretrain", ALL_ON, TINY, LossSwitches(False), TRAINING, 0, CPU, 1, ("x",), tmp_path / "scratch",
+        "pretrain", ALL_ON, TINY, LossSwitches(False), TRAINING, 0, CPU, OPTIONS, {"x": "1"}, tmp_path / "scratch",
         tmp_path / "m.pt", tmp_path / "c.csv",
     )  # fmt: skip
     run_job(job, make_network(job), [toy_source(toy_video)])
     assert load_dstm(tmp_path / "m.pt", CPU).switches == ALL_ON
     lines = (tmp_path / "c.csv").read_text().splitlines()
-    assert lines[0] == "epoch,step,lr,max_skip,loss,cross_entropy" and len(lines) == 3
+    assert lines[0] == "epoch,step,lr,max_skip,loss,cross_entropy,jaccard" and len(lines) == 3
     assert lines[1].split(",")[:4] == ["1", "3", "0.001", "0"] and lines[2].split(",")[:4] == ["2", "6", "0.0005", "1"]
     assert not list((tmp_path / "scratch").rglob("*.pt"))  # the resume state is gone
     first = (tmp_path / "m.pt").read_bytes()
@@ -173,18 +196,19 @@ def test_stage_writes_a_checkpoint_that_loads(toy_video: Toy, tmp_path: Path) ->
 
 def test_key_of_the_resume_state_tells_settings_and_inputs_apart(tmp_path: Path) -> None:
     job = Job(
-        "train", ALL_ON, TINY, LossSwitches(True), TRAINING, 0, CPU, 1, ("x",), tmp_path, tmp_path / "m", tmp_path / "c"
+        "train", ALL_ON, TINY, LossSwitches(True), TRAINING, 0, CPU, OPTIONS, {"x": "1"}, tmp_path, tmp_path, tmp_path
     )
     others = [
         replace(job, seed=1),
-        replace(job, inputs=("y",)),
+        replace(job, inputs={"x": "2"}),
         replace(job, loss=LossSwitches(False)),
         replace(job, switches=replace(ALL_ON, depth=False)),
         replace(job, config=replace(TRAINING, lr=1.0)),
         replace(job, network=replace(TINY, key_channels=16)),
     ]
-    assert len({job.key, *(other.key for other in others)}) == len(others) + 1
-    assert replace(job, workers=7, scratch=tmp_path / "else").key == job.key
+    folders = [state_folder(tmp_path, one.facts) for one in [job, *others]]
+    assert len(set(folders)) == len(others) + 1
+    assert state_folder(tmp_path, replace(job, options=TWO_WORKERS, model_path=tmp_path / "m").facts) == folders[0]
 
 
 def test_paper_curriculum_and_schedule() -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOCK_TRIES, _LOCK_PAUSE = 8, 0.25  # seconds between tries
+
 
 def log(message: str) -> None:
     """Print one line and flush it, so that it shows immediately, also through a pipe."""
@@ -140,27 +142,64 @@ def fingerprint(folder: Path) -> str:
     return digest(ends)
 
 
+def fingerprints(folders: Iterable[Path]) -> dict[str, str]:
+    """The fingerprint of each folder under its last two names (`raw/davis`)."""
+    return {"/".join(folder.parts[-2:]): fingerprint(folder) for folder in folders}
+
+
 @contextmanager
 def scratch_lock(folder: Path) -> Iterator[None]:
     """Lock a folder for this process: if DVC was killed, its orphaned stage must not collide with the next run.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, also a few seconds later: a killed run needs a moment to disappear.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder} is locked by another run of this stage; wait for that run or stop it, then rerun"
-            ) from None
+        for left in reversed(range(_LOCK_TRIES)):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise UserError(
+                        f"{folder} is locked by another run of this stage; wait for that run or stop it, then rerun"
+                    ) from None
+                time.sleep(_LOCK_PAUSE)
         yield
 
 
 def _complain(message: str) -> None:
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+def report_error(error: BaseException) -> int | None:
+    """Print an error that a user can fix as one line on stderr.
+
+    Args:
+        error: that ends the command.
+
+    Returns:
+        The exit code; None if the error is a fault of the program, of which nothing is printed.
+    """
+    if isinstance(error, UserError):
+        _complain(f"error: {error}")
+        return 1
+    if isinstance(error, KeyboardInterrupt):
+        _complain("interrupted; run the same command again to continue")
+        return 130
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" ({error.filename})" if error.filename else ""
+        _complain(f"error: no space left on the device{place}; free some space and rerun")
+        return 1
+    if isinstance(error, OSError) and error.filename:
+        _complain(
+            f"error: {error.filename}: {error.strerror}; expected a file or folder that this command can use; "
+            "check the path, or run the stage that makes it"
+        )
+        return 1
+    return None
 
 
 def run_main(main: Callable[[], None]) -> int:
@@ -175,22 +214,9 @@ def run_main(main: Callable[[], None]) -> int:
     try:
         main()
         record_usage(time.monotonic() - start)
-    except UserError as error:
-        _complain(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to continue")
-        return 130
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            place = f" ({error.filename})" if error.filename else ""
-            _complain(f"error: no space left on the device{place}; free some space and rerun")
-        elif error.filename:
-            _complain(
-                f"error: {error.filename}: {error.strerror}; expected a file or folder that this command can use; "
-                "check the path, or run the stage that makes it"
-            )
-        else:
+    except (UserError, KeyboardInterrupt, OSError) as error:
+        code = report_error(error)
+        if code is None:
             raise
-        return 1
+        return code
     return 0

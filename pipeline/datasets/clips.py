@@ -29,12 +29,14 @@ class Clip:
         depth: float32 T,1,H,W in [0, 1], inverse depth (1 near); None if no depth is read.
         masks: uint8 T,H,W; 0 background, 1..n_objects, 255 void. Every object is visible in the first frame.
         n_objects: number of objects.
+        name: which data it shows, for messages.
     """
 
     frames: NDArray[np.uint8]
     depth: NDArray[np.float32] | None
     masks: NDArray[np.uint8]
     n_objects: int
+    name: str = ""
 
 
 class ClipMaker(Protocol):
@@ -124,25 +126,37 @@ class Batch:
         frames: uint8 B,T,3,H,W, or float32 in [0, 1] after `to`.
         depth: float32 B,T,1,H,W in [0, 1]; None if no clip has depth.
         labels: uint8 B,T,H,W, int64 after `to`; 0 background, 1..K, 255 void.
-        objects: bool B,K: which of the K object slots of a clip are in use (always the first ones).
+        objects: bool B,K: which of the K object slots of a clip are in use (always the first ones); on the CPU, so that
+            nothing waits for the device to know how much there is to do.
+        names: of the clips, for messages.
     """
 
     frames: torch.Tensor
     depth: torch.Tensor | None
     labels: torch.Tensor
     objects: torch.Tensor
+    names: tuple[str, ...] = ()
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, from which a GPU copies while it computes."""
         depth = None if self.depth is None else self.depth.pin_memory()
-        return Batch(self.frames.pin_memory(), depth, self.labels.pin_memory(), self.objects.pin_memory())
+        return Batch(self.frames.pin_memory(), depth, self.labels.pin_memory(), self.objects, self.names)
+
+    def parts(self, count: int) -> list[Batch]:
+        """The batch in parts of `count` clips; the last one has the rest."""
+        starts = range(0, len(self.objects), count)
+        return [self._part(slice(start, start + count)) for start in starts]
+
+    def _part(self, which: slice) -> Batch:
+        depth = None if self.depth is None else self.depth[which]
+        return Batch(self.frames[which], depth, self.labels[which], self.objects[which], self.names[which])
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, in the types of the network and the losses; transferred as bytes, not floats."""
         frames = self.frames.to(device, non_blocking=True).float().div_(255)
         depth = None if self.depth is None else self.depth.to(device, non_blocking=True)
         labels = self.labels.to(device, non_blocking=True).long()
-        return Batch(frames, depth, labels, self.objects.to(device, non_blocking=True))
+        return Batch(frames, depth, labels, self.objects, self.names)
 
 
 class ClipDataset:
@@ -243,6 +257,7 @@ def _read_clip(
         depth=None if source.depth is None else np.zeros((n_frames, 1, crop, crop), np.float32),
         masks=np.empty((n_frames, crop, crop), np.uint8),
         n_objects=len(chosen),
+        name=f"{source.name}/{video.name}/{'+'.join(frame_ids)}",
     )
     for index, frame_id in enumerate(frame_ids):
         mask = source.videos.mask(video, frame_id) if index else first
@@ -287,4 +302,5 @@ def collate(clips: Sequence[Clip], max_objects: int) -> Batch:
         depth=torch.from_numpy(np.stack(depth)) if depth else None,
         labels=torch.from_numpy(np.stack([clip.masks for clip in clips])),
         objects=torch.arange(max_objects)[None] < n_objects[:, None],
+        names=tuple(clip.name for clip in clips),
     )

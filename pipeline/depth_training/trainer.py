@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.core.errors import UserError
 from pipeline.core.kernels.onednn import arithmetic, describe_arithmetic
+from pipeline.core.resume import load_state, store_state
 from pipeline.core.runtime import log
+from pipeline.core.signals import stop_on_signal
 from pipeline.depth_training.averaging import averaged_copy, recompute_statistics
 from pipeline.depth_training.losses import DepthLosses, depth_loss
 from pipeline.depth_training.optimizers import DepthOptimizer
@@ -25,54 +26,57 @@ from pipeline.hourglass.network import Hourglass
 
 _KIND = "hourglass-training"
 
-Batches = Callable[[int], Iterator[DepthBatch]]
+Batches = Callable[[int, int], Iterator[DepthBatch]]
 
 
 class DepthTrainer:
-    """Trains a network; its state after any epoch can be stored, and training resumed with the same result.
+    """Trains a network; its state after any step can be stored, and training resumed with the same result.
 
     Args:
         model: The network, on its device.
         config: The recipe.
         steps_per_epoch: Batches in an epoch.
+        save_every: Steps between two saves of the state; 0: only at the end of an epoch.
     """
 
-    def __init__(self, model: Hourglass, config: TrainDepthConfig, steps_per_epoch: int) -> None:
+    def __init__(self, model: Hourglass, config: TrainDepthConfig, steps_per_epoch: int, save_every: int = 0) -> None:
         self.model, self._config, self._steps_per_epoch = model, config, steps_per_epoch
+        self._save_every = save_every
         self._optimizer = DepthOptimizer(model, config)
         self._device = next(model.parameters()).device
         self._average = averaged_copy(model, config.ema_decay) if config.ema_decay else None
         self._replicas = replicate(model, config.replicas)
         self._dtype = arithmetic(config.precision, self._device)
-        self.epoch = 0
+        self.epoch = self.step = 0
+        self._sums = torch.zeros(len(DepthLosses._fields), dtype=torch.float64)
 
     def run(self, batches: Batches, state: Path | None = None) -> None:
         """Train to the last epoch; the network then has the averaged weights and the recomputed statistics.
 
         Args:
-            batches: Returns the batches of an epoch; one more epoch than those of training is used for the statistics.
-            state: File from which to resume if it exists, and which is written after each epoch.
+            batches: Returns the batches of an epoch from some step on; one more epoch than those of training is used
+                for the statistics.
+            state: File from which to resume if it exists, and which is written after each epoch, every `save_every`
+                steps and on a signal.
 
         Raises:
             UserError: The loss is no longer finite.
+            KeyboardInterrupt: Interrupted; the state is saved.
         """
         log(f"training the depth network in {describe_arithmetic(self._config.precision, self._device)}")
-        if state is not None and state.exists():
-            self._restore(state)
-            log(f"resuming after epoch {self.epoch} of {self._config.epochs}")
+        if state is not None and self._restore(state):
+            log(f"resuming after step {self.step} of epoch {self.epoch + 1} of {self._config.epochs}")
         threads = torch.get_num_threads()
-        with ThreadPoolExecutor(len(self._replicas)) as pool:
+        with ThreadPoolExecutor(len(self._replicas)) as pool, stop_on_signal() as asked:
             while self.epoch < self._config.epochs:
-                if self.epoch == self._config.epochs - self._config.frozen_epochs:
+                if self.step == 0 and self.epoch == self._config.epochs - self._config.frozen_epochs:
                     self._freeze(batches)
                 try:
                     if len(self._replicas) > 1:
                         torch.set_num_threads(1)
-                    self._one_epoch(batches(self.epoch), pool)
+                    self._one_epoch(batches(self.epoch, self.step), pool, state, asked)
                 finally:
                     torch.set_num_threads(threads)
-                if state is not None:
-                    self._store(state)
         if self._average is not None:
             self.model.load_state_dict(self._average.module.state_dict())
         if not self._config.frozen_epochs:
@@ -90,25 +94,40 @@ class DepthTrainer:
         """Large batches of training frames, from an epoch that is not trained on."""
         config = self._config
         if config.statistics_batches:
-            epoch = batches(config.epochs)
+            epoch = batches(config.epochs, 0)
             for _ in range(config.statistics_batches):
                 group = [self._on_device(batch) for batch in islice(epoch, config.statistics_batch // config.batch)]
                 if not group:
                     return
                 yield torch.cat(group)
 
-    def _one_epoch(self, batches: Iterator[DepthBatch], pool: ThreadPoolExecutor) -> None:
+    def _one_epoch(
+        self, batches: Iterator[DepthBatch], pool: ThreadPoolExecutor, state: Path | None, asked: Callable[[], bool]
+    ) -> None:
+        """The rest of an epoch from the present step on."""
         frozen = self.epoch >= self._config.epochs - self._config.frozen_epochs
         for replica in self._replicas:
             replica.train(not frozen)
-        sums, steps = torch.zeros(len(DepthLosses._fields), dtype=torch.float64), 0
         for batch in batches:
-            self._optimizer.set_factor(self.rate_factor(self.epoch * self._steps_per_epoch + steps))
-            sums += self._step(batch, pool)
-            steps += 1
-        self.epoch += 1
-        terms = ", ".join(f"{name} {value:.4f}" for name, value in zip(DepthLosses._fields, sums / max(1, steps)))
-        log(f"epoch {self.epoch}/{self._config.epochs}: {terms}")
+            self._optimizer.set_factor(self.rate_factor(self.epoch * self._steps_per_epoch + self.step))
+            self._sums += self._step(batch, pool)
+            self.step += 1
+            if state is not None and self.step < self._steps_per_epoch and self._saves(asked()):
+                self._store(state)
+                if asked():
+                    raise KeyboardInterrupt
+        terms = zip(DepthLosses._fields, self._sums / max(1, self.step))
+        self.epoch, self.step, self._sums = self.epoch + 1, 0, torch.zeros_like(self._sums)
+        text = ", ".join(f"{name} {value:.4f}" for name, value in terms)
+        log(f"epoch {self.epoch}/{self._config.epochs}: {text}")
+        if state is not None:
+            self._store(state)
+        if asked() and self.epoch < self._config.epochs:
+            raise KeyboardInterrupt
+
+    def _saves(self, asked: bool) -> bool:
+        done = self.epoch * self._steps_per_epoch + self.step
+        return asked or (self._save_every > 0 and done % self._save_every == 0)
 
     def _step(self, batch: DepthBatch, pool: ThreadPoolExecutor) -> Tensor:
         parts = zip(*(tensor.chunk(len(self._replicas)) for tensor in batch))
@@ -161,15 +180,19 @@ class DepthTrainer:
         return factor
 
     def _store(self, path: Path) -> None:
-        weights, optimizer = self.model.state_dict(), self._optimizer.state_dict()
+        extra = {"epoch": self.epoch, "step": self.step, "sums": self._sums, "optimizer": self._optimizer.state_dict()}
         average = None if self._average is None else self._average.state_dict()
-        save_checkpoint(path, _KIND, {}, weights, optimizer=optimizer, average=average, epoch=self.epoch)
+        store_state(path, _KIND, {}, self.model.state_dict(), average=average, **extra)
 
-    def _restore(self, path: Path) -> None:
-        saved = load_checkpoint(path, _KIND)
+    def _restore(self, path: Path) -> bool:
+        """Continue from a stored state; returns whether there was one."""
+        saved = load_state(path, _KIND)
+        if saved is None:
+            return False
         self.model.load_state_dict(saved["state_dict"])
         self._optimizer.load_state_dict(saved["optimizer"])
         if self._average is not None:
             self._average.load_state_dict(saved["average"])
-        self.epoch = int(saved["epoch"])
+        self.epoch, self.step, self._sums = int(saved["epoch"]), int(saved["step"]), saved["sums"]
         self._replicas = replicate(self.model, self._config.replicas)
+        return True

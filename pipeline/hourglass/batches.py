@@ -110,6 +110,7 @@ def epoch_batches(
     seed: int,
     epoch: int,
     workers: int,
+    first: int = 0,
 ) -> Iterator[DepthBatch]:
     """Batches of one epoch in an order that depends only on `seed` and `epoch`, read in advance by threads.
 
@@ -121,6 +122,7 @@ def epoch_batches(
         seed: Seed of the run.
         epoch: Number of the epoch.
         workers: Threads that read.
+        first: Batches at the start of the epoch that are left out.
     """
     order = np.random.default_rng([seed, epoch]).permutation(n_samples)
 
@@ -128,7 +130,7 @@ def epoch_batches(
         places = range(start, start + batch)
         return _gather([load(order[place], np.random.default_rng([seed, epoch, place])) for place in places])
 
-    return read_ahead(range(0, n_samples - batch + 1, batch), read, _AHEAD, max(1, workers))
+    return read_ahead(range(first * batch, n_samples - batch + 1, batch), read, _AHEAD, max(1, workers))
 
 
 def _gather(samples: list[DepthSample]) -> DepthBatch:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,12 +12,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.core.errors import UserError
+from pipeline.core.signals import end_with_parent
 from pipeline.datasets.clips import Batch, ClipDataset, collate
 from pipeline.training.config import TrainingConfig
 from pipeline.training.curriculum import max_skip
 
 _AHEAD = 2  # batches that a worker prepares before they are needed
-_PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent ends
 
 
 class _Steps(Dataset[Batch | UserError]):
@@ -108,8 +106,7 @@ def _checked(batch: Batch | UserError) -> Batch:
 
 
 def _start_worker(number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # they reach all processes; the parent stops its workers
+        signal.signal(stop, signal.SIG_IGN)
     cv2.setNumThreads(0)  # one process per core is enough, and OpenCV's threads do not survive a fork
-    if sys.platform == "linux":  # an orphan would keep the lock of the resume state
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()

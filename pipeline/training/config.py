@@ -22,6 +22,26 @@ class LossSwitches:
 
 
 @dataclass(frozen=True)
+class RunOptions:
+    """How a training is run, part of `runtime` in params.yaml; nothing here changes its result.
+
+    Attributes:
+        workers: number of processes that prepare clips.
+        save_every: optimizer steps between two saves of the resume state; 0: only at the end of an epoch.
+        clips_per_pass: clips of one forward and backward pass in each process; the gradients of a step are added up
+            over as many passes as its share of the batch needs. 0: all clips in one pass.
+        stop_after: optimizer steps after which a run stops, for a short trial; 0: never.
+        tensorboard: also write TensorBoard's event files.
+    """
+
+    workers: int
+    save_every: int
+    clips_per_pass: int
+    stop_after: int
+    tensorboard: bool
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """One training stage: section `pretrain` or `train` of a profile, with the profile's and the shared `training`.
 
@@ -52,7 +72,7 @@ class TrainingConfig:
         lovasz_weight: weight of the Lovász loss; the cross-entropy has weight 1.
         carried_weight: weight of an auxiliary cross-entropy on the masks that the attention copies from the memory (not
             in the paper).
-        precision: `bf16` autocast or `fp32`.
+        precision: `bf16` autocast (on a GPU without bfloat16: `fp16`), `fp16` autocast with a scaled loss, or `fp32`.
         clips: shape and augmentation of a clip.
     """
 
@@ -76,7 +96,7 @@ class TrainingConfig:
     stills_share: float
     lovasz_weight: NonNegative
     carried_weight: NonNegative
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["bf16", "fp16", "fp32"]
     clips: ClipConfig
 
     def __post_init__(self) -> None:

@@ -61,7 +61,8 @@ class LiveClips:
         Returns:
             The clip, or None if an image has no usable object or an object is not visible in the first frame.
         """
-        pick = partial(_pick, self._images)
+        used: list[str] = []
+        pick = partial(_pick, self._images, used)
         drawn = draw_live(
             rng,
             pick,
@@ -73,11 +74,12 @@ class LiveClips:
         if drawn is None:
             return None
         frames = np.ascontiguousarray(np.stack(drawn.frames).transpose(0, 3, 1, 2))
-        return Clip(frames, None, np.stack(drawn.masks), drawn.n_objects)
+        return Clip(frames, None, np.stack(drawn.masks), drawn.n_objects, "+".join(used))
 
 
-def _pick(images: list[tuple[StillSource, str]], rng: np.random.Generator) -> Still:
+def _pick(images: list[tuple[StillSource, str]], used: list[str], rng: np.random.Generator) -> Still:
     stills, image = images[int(rng.integers(len(images)))]
+    used.append(f"{stills.name}/{image}")
     found = stills.instances(image)
     return Still(stills.image(image), found.masks, found.void)
 

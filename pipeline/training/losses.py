@@ -75,7 +75,7 @@ def carried_cross_entropy(carried: Tensor, labels: Tensor, objects: Tensor) -> T
     Args:
         carried: B,T-1,K,h,w in [0, 1].
         labels: int64 B,T-1,H,W with void as 255.
-        objects: B,K bool.
+        objects: B,K bool, on any device.
 
     Returns:
         B losses, each the mean over the clip's frames, used object slots and feature pixels; 0 if all pixels are void.
@@ -88,5 +88,28 @@ def carried_cross_entropy(carried: Tensor, labels: Tensor, objects: Tensor) -> T
     # log(p + eps) instead of a clamp, which would stop the gradient exactly where the attention is wrong
     p, eps = carried.float(), 1e-3
     entropy = -(truth * torch.log(p + eps) + (1 - truth) * torch.log(1 - p + eps))
-    weight = objects[:, None, :, None, None].float() * known
+    used = objects.to(labels.device, non_blocking=True)
+    weight = used[:, None, :, None, None].float() * known
     return (entropy * weight).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp(min=1e-6)
+
+
+@torch.no_grad()
+def clip_jaccard(logits: Tensor, labels: Tensor, objects: Tensor) -> Tensor:
+    """J of the predicted masks of training clips; void pixels do not count.
+
+    Args:
+        logits: B,T-1,K+1,H,W.
+        labels: int64 B,T-1,H,W with void as 255.
+        objects: B,K bool, on any device.
+
+    Returns:
+        float32 B, each the mean over the clip's frames and used object slots; 1 for an object that is neither there nor
+        predicted.
+    """
+    ids = torch.arange(1, objects.shape[1] + 1, device=labels.device).view(1, 1, -1, 1, 1)
+    known = (labels != VOID)[:, :, None]
+    predicted, truth = (logits.argmax(dim=2)[:, :, None] == ids) & known, labels[:, :, None] == ids
+    both, either = ((predicted & truth).sum(dim=(3, 4)), (predicted | truth).sum(dim=(3, 4)))  # B,T-1,K
+    jaccard = torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    weight = objects.to(labels.device, non_blocking=True)[:, None].expand_as(jaccard).float()
+    return (jaccard * weight).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp(min=1)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from pipeline.core.checkpoint import save_checkpoint
-from pipeline.core.files import write_text
 from pipeline.core.processes import join_processes
+from pipeline.core.resume import enter_state_folder, state_folder
 from pipeline.core.runtime import digest, log, scratch_lock, seed_everything
 from pipeline.datasets.clips import ClipDataset, ClipMaker
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import NetworkConfig, Switches, to_plain
 from pipeline.dstm.network import DSTM
-from pipeline.training.config import LossSwitches, TrainingConfig
+from pipeline.training.config import LossSwitches, RunOptions, TrainingConfig
+from pipeline.training.curves import write_curves
 from pipeline.training.loop import fit
 from pipeline.training.losses import Objective
 
@@ -36,8 +37,8 @@ class Job:
         config: the profile's section of this stage.
         seed: of weights and clips.
         device: of the computation.
-        workers: number of processes that prepare clips.
-        inputs: digests of everything else that the result depends on, in addition to the parameters.
+        options: how the stage is run.
+        inputs: name -> digest of everything else that the result depends on, in addition to the parameters.
         scratch: folder for the resume state.
         model_path: the checkpoint to write.
         curves_path: the CSV of losses to write.
@@ -50,17 +51,18 @@ class Job:
     config: TrainingConfig
     seed: int
     device: torch.device
-    workers: int
-    inputs: tuple[str, ...]
+    options: RunOptions
+    inputs: Mapping[str, str]
     scratch: Path
     model_path: Path
     curves_path: Path
 
     @property
-    def key(self) -> str:
-        """Name of the resume state: a run with other parameters or inputs never uses it."""
-        settings = [to_plain(self.switches, self.network), asdict(self.loss), asdict(self.config)]
-        return digest([self.name, self.seed, *settings, *self.inputs])
+    def facts(self) -> dict[str, Any]:
+        """Everything that the result depends on; a run with other parameters or inputs never uses its resume state."""
+        plain = to_plain(self.switches, self.network)
+        training = {"loss": asdict(self.loss), self.name: asdict(self.config)}
+        return {"seed": self.seed, **plain, **training, "inputs": dict(self.inputs)}
 
 
 def make_network(job: Job, awaits_weights: bool = False) -> DSTM:
@@ -83,33 +85,35 @@ def run_job(job: Job, network: DSTM, sources: Sequence[ClipMaker]) -> None:
         network: with its initial weights.
         sources: the clips.
     """
-    folder = job.scratch / job.key
+    folder = state_folder(job.scratch, job.facts)
     with join_processes() as processes:
         # one process locks the folder for all of them
         with scratch_lock(folder) if processes.first else nullcontext():
-            state_path = folder / "state.pt"
+            if processes.first:
+                enter_state_folder(folder, job.facts)
+            processes.agree(None)
             history = fit(
                 network,
                 ClipDataset(sources, job.config.clips),
                 Objective(job.loss, job.config),
                 job.config,
+                job.options,
                 # clips of the two stages must differ: the stage's name is part of their seed
                 seed=int(digest([job.seed, job.name]), 16) % 2**31,
                 device=job.device,
-                workers=job.workers,
-                state_path=state_path,
+                state_path=folder / "state.pt",
+                curves_path=job.curves_path,
+                events_path=job.scratch.parent / "tensorboard" / job.name,
                 processes=processes,
             )
             if processes.first:
                 write_result(job, network, history)
-                state_path.unlink(missing_ok=True)
+                shutil.rmtree(folder)
         processes.agree(None)  # all processes wait until the result is written
 
 
 def write_result(job: Job, network: DSTM, history: list[dict[str, Any]]) -> None:
     """Write the checkpoint (weights and configuration; nothing that differs between two runs) and the curves."""
     save_checkpoint(job.model_path, KIND, to_plain(job.switches, job.network), network.state_dict())
-    table = pd.DataFrame(history)
-    table[["epoch", "step", "max_skip"]] = table[["epoch", "step", "max_skip"]].astype(int)
-    write_text(job.curves_path, table.to_csv(index=False, float_format="%.6g"))
+    write_curves(job.curves_path, history)
     log(f"wrote {job.model_path.name} and {job.curves_path.name}")

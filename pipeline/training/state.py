@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline.core.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.core.resume import load_state, store_state
+from pipeline.dstm.config import to_plain
 from pipeline.dstm.network import DSTM
 from pipeline.training.config import TrainingConfig
 from pipeline.training.optimizers import Together, make_optimizer
+from pipeline.training.precision import make_scaler
 
 STATE_KIND = "dstm-training"
 
@@ -22,6 +24,7 @@ class State:
     Args:
         network: trained in place.
         optimizer: of the network's weights.
+        scaler: of the loss.
         ema_decay: share of the average that each step keeps; 0: no average.
 
     Attributes:
@@ -29,9 +32,10 @@ class State:
         history: one row for each complete epoch.
     """
 
-    def __init__(self, network: DSTM, optimizer: Together, ema_decay: float) -> None:
+    def __init__(self, network: DSTM, optimizer: Together, scaler: torch.amp.GradScaler, ema_decay: float) -> None:
         self.network = network
         self.optimizer = optimizer
+        self.scaler = scaler
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}
@@ -48,7 +52,9 @@ class State:
         """Step the optimizer and the average."""
         if self._decay and self._average is None:
             self._average = _averaged(self.network, self._decay)
-        self.optimizer.step()
+        for part in self.optimizer.parts:
+            self.scaler.step(part)
+        self.scaler.update()
         if self._average is not None:
             self._average.update_parameters(self.network)
         self.step += 1
@@ -77,39 +83,46 @@ class State:
             self.network.load_state_dict(self._average.module.state_dict())
 
     def save(self, path: Path) -> None:
-        """Write everything, completely or not at all."""
+        """Write everything, next to what was written before (`core/resume.py`)."""
         average = self._average
         extra: dict[str, Any] = {"step": self.step, "history": self.history, "sums": self._sums}
         extra["average"] = {} if average is None else {k: v.cpu() for k, v in average.state_dict().items()}
-        extra["optimizer"] = self.optimizer.state_dict()
-        save_checkpoint(path, STATE_KIND, {}, self.network.state_dict(), **extra)
+        extra |= {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        config = to_plain(self.network.switches, self.network.config)
+        store_state(path, STATE_KIND, config, self.network.state_dict(), **extra)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path) -> bool:
         """Continue from what `save` wrote.
 
-        Raises:
-            UserError: the file is missing, damaged, or of another kind.
+        Returns:
+            Whether there was a complete state.
         """
-        saved = load_checkpoint(path, STATE_KIND)
+        saved = load_state(path, STATE_KIND)
+        if saved is None:
+            return False
         self.network.load_state_dict(saved["state_dict"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
         self.step, self.history, self._sums = saved["step"], saved["history"], saved["sums"]
         self._counted = self.step
         if saved["average"]:
             self._average = _averaged(self.network, self._decay)
             self._average.load_state_dict(saved["average"])
+        return True
 
 
-def make_state(network: DSTM, config: TrainingConfig, device: torch.device) -> State:
+def make_state(network: DSTM, config: TrainingConfig, device: torch.device, dtype: torch.dtype) -> State:
     """The state before the first step.
 
     Args:
         network: with its initial weights, on `device`.
         config: optimizer and average.
         device: of the computation; on a GPU the optimizer uses a fused kernel.
+        dtype: of the arithmetic.
     """
     optimizer = make_optimizer(network, config, device)
-    return State(network, optimizer, config.ema_decay)
+    return State(network, optimizer, make_scaler(dtype, device), config.ema_decay)
 
 
 def _averaged(network: DSTM, decay: float) -> AveragedModel:

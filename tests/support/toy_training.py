@@ -9,7 +9,7 @@ from pipeline.datasets.clips import ClipSource
 from pipeline.datasets.config import AugmentConfig, ClipConfig
 from pipeline.datasets.depth_input import DepthInput
 from pipeline.datasets.video import Video
-from pipeline.training.config import TrainingConfig
+from pipeline.training.config import RunOptions, TrainingConfig
 from tests.support.tiny_archives import Toy
 
 PLAIN = AugmentConfig(
@@ -39,6 +39,8 @@ TRAINING = TrainingConfig(
     precision="fp32",
     clips=ClipConfig(n_frames=3, max_objects=2, augment=PLAIN),
 )
+
+OPTIONS = RunOptions(workers=1, save_every=0, clips_per_pass=0, stop_after=0, tensorboard=False)
 
 
 class ToyVideos:

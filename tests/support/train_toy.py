@@ -17,7 +17,7 @@ from pipeline.training.loop import fit
 from pipeline.training.losses import Objective
 from tests.support.tiny_archives import make_toy
 from tests.support.toy_network import ALL_ON, TINY
-from tests.support.toy_training import TRAINING, toy_source
+from tests.support.toy_training import OPTIONS, TRAINING, toy_source
 
 
 def main(out: Path) -> None:
@@ -31,10 +31,12 @@ def main(out: Path) -> None:
             ClipDataset([toy_source(make_toy())], TRAINING.clips),
             Objective(LossSwitches(True), TRAINING),
             TRAINING,
+            OPTIONS,
             seed=3,
             device=torch.device("cpu"),
-            workers=1,
             state_path=out.with_suffix(".pt"),
+            curves_path=out.with_suffix(".csv"),
+            events_path=out.with_suffix(".events"),
             processes=processes,
         )
         if processes.first:
