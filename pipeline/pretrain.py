@@ -23,8 +23,9 @@ from pipeline.datasets.simulated import open_simulated
 from pipeline.dstm.config import Switches
 from pipeline.live.config import LiveConfig
 from pipeline.settings import Settings, load_settings
+from pipeline.training.initial import NO_FILE
 from pipeline.training.live_clips import open_live
-from pipeline.training.stage import Job, make_network, run_job
+from pipeline.training.stage import Job, initial_network, make_network, run_job, weight_inputs
 
 STILLS = ("msra10k", "coco", "voc")
 
@@ -75,12 +76,17 @@ def run(settings: Settings, layout: Layout) -> None:
         seed=settings.seed,
         device=pick_device(settings.runtime.device),
         options=settings.runtime.options,
-        inputs={"live": digest(asdict(params.live)), **fingerprints(folders)},
+        inputs={
+            **weight_inputs(params.pretrain, params.network),
+            "live": digest(asdict(params.live)),
+            **fingerprints(folders),
+        },
         scratch=layout.scratch("pretrain"),
         model_path=layout.model("pretrain"),
         curves_path=layout.metrics / "pretrain.csv",
     )
-    run_job(job, make_network(job), open_simulated_clips(layout, settings.model, params.live))
+    network = make_network(job) if params.pretrain.init_from == NO_FILE else initial_network(job)
+    run_job(job, network, open_simulated_clips(layout, settings.model, params.live))
 
 
 def main() -> None:

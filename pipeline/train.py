@@ -28,8 +28,9 @@ from pipeline.dstm.config import Switches
 from pipeline.live.config import LiveConfig
 from pipeline.settings import Settings, load_settings
 from pipeline.training.config import TrainingConfig
+from pipeline.training.initial import NO_FILE
 from pipeline.training.live_clips import READERS, open_live
-from pipeline.training.stage import Job, make_network, run_job
+from pipeline.training.stage import Job, initial_network, make_network, run_job, weight_inputs
 
 
 def open_real_clips(layout: Layout, model: Switches, config: TrainingConfig, live: LiveConfig) -> list[ClipMaker]:
@@ -83,7 +84,8 @@ def run(settings: Settings, layout: Layout) -> None:
     """
     params = settings.profile_params
     start_path = layout.model("pretrain")
-    if not start_path.is_file():
+    from_pretraining = params.train.init_from == NO_FILE
+    if from_pretraining and not start_path.is_file():
         raise UserError(f"{start_path} does not exist; expected the pretrained weights; run the pretrain stage first")
     folders = [f for name in ("davis", "youtubevos") for f in (layout.raw(name), layout.depth(name))]
     folders += [layout.raw(name) for name in READERS]
@@ -97,7 +99,8 @@ def run(settings: Settings, layout: Layout) -> None:
         device=pick_device(settings.runtime.device),
         options=settings.runtime.options,
         inputs={
-            "pretrain.pt": file_digest(start_path),
+            **weight_inputs(params.train, params.network),
+            **({"pretrain.pt": file_digest(start_path)} if from_pretraining else {}),
             "live": digest(asdict(params.live)),
             **fingerprints(folders),
         },
@@ -105,8 +108,11 @@ def run(settings: Settings, layout: Layout) -> None:
         model_path=layout.model("dstm"),
         curves_path=layout.metrics / "train.csv",
     )
-    network = make_network(job, awaits_weights=True)
-    load_weights(network, load_checkpoint(start_path, KIND)["state_dict"], start_path)
+    if from_pretraining:
+        network = make_network(job, awaits_weights=True)
+        load_weights(network, load_checkpoint(start_path, KIND)["state_dict"], start_path)
+    else:
+        network = initial_network(job)
     run_job(job, network, open_real_clips(layout, settings.model, params.train, params.live))
 
 

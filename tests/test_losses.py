@@ -14,7 +14,7 @@ from pipeline.datasets.clips import Batch
 from pipeline.dstm.network import Unrolled
 from pipeline.training.config import LossSwitches
 from pipeline.training.losses import Objective, carried_cross_entropy, cross_entropy
-from pipeline.training.lovasz import lovasz_softmax
+from pipeline.training.lovasz import every_class, lovasz_softmax, present_classes
 from tests.support.toy_training import TRAINING
 
 
@@ -117,3 +117,19 @@ def test_switch_and_weights() -> None:
     off = Objective(LossSwitches(lovasz=False), config)(outcome, batch)
     assert set(off) == {"loss", "cross_entropy"} and float(off["loss"]) == float(off["cross_entropy"])
     assert float(on["loss"]) == pytest.approx(float(on["cross_entropy"] + 2 * on["lovasz"]), rel=1e-6)
+
+
+def test_sorting_every_class_gives_what_sorting_the_present_ones_gives() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = (torch.rand(3, 4, 50, generator=generator) < 0.3).float()
+    truth[0, 1], truth[2] = 0, 0
+    present = truth.sum(dim=2) > 0
+    found = []
+    for way in (present_classes, every_class):
+        errors = torch.rand(3, 4, 50, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        losses = way(errors, truth, present)
+        losses.sum().backward()
+        assert errors.grad is not None
+        found.append((losses.detach(), errors.grad))
+    torch.testing.assert_close(found[0], found[1])
+    assert not bool(found[1][0][~present].any()) and not bool(found[1][1][~present].any())

@@ -22,7 +22,7 @@ from pipeline.dstm.checkpoint import KIND, load_dstm
 from pipeline.dstm.network import DSTM, Unrolled
 from pipeline.training.config import LossSwitches, RunOptions, TrainingConfig
 from pipeline.training.curriculum import learning_rate, max_skip
-from pipeline.training.loop import fit
+from pipeline.training.loop import Files, fit
 from pipeline.training.losses import Objective
 from pipeline.training.stage import Job, make_network, run_job
 from pipeline.training.state import State
@@ -75,9 +75,7 @@ def run_fit(
         options,
         seed=3,
         device=CPU,
-        state_path=state,
-        curves_path=state.with_suffix(".csv"),
-        events_path=state.with_suffix(".events"),
+        files=Files(state, state.with_suffix(".csv"), state.with_suffix(".events"), state.with_suffix(".kept")),
         processes=ALONE,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pipeline.core.errors import UserError
-from pipeline.core.params import Natural, NonNegative, Positive, Range
+from pipeline.core.params import Count, Natural, NonNegative, Positive, Range
 from pipeline.datasets.config import ClipConfig
 
 
@@ -46,7 +46,9 @@ class TrainingConfig:
     """One training stage: section `pretrain` or `train` of a profile, with the profile's and the shared `training`.
 
     Attributes:
-        epochs: number of epochs.
+        init_from: path of a checkpoint (or resume state) whose weights the stage starts from, as far as they fit
+            (`training/initial.py`); `none`: pretraining from ImageNet's weights, main training from pretraining's.
+        epochs: number of epochs; 0: the stage gives the weights it starts from.
         steps_per_epoch: optimizer steps per epoch; 0: enough to draw as many clips as there are videos.
         batch: clips per step over all processes.
         optimizer: `adam`; `adamw` with decoupled weight decay; or `muon`: Muon for the kernels between features (all
@@ -72,10 +74,14 @@ class TrainingConfig:
         lovasz_weight: weight of the Lovász loss; the cross-entropy has weight 1.
         carried_weight: weight of an auxiliary cross-entropy on the masks that the attention copies from the memory (not
             in the paper).
+        validate_every: epochs between two validations: J&F of a few val videos by the inference code; 0: never.
+        validate_videos: number of these videos.
+        keep: the weights that the stage gives: `last`, or the `best` of those that were validated.
         precision: `bf16` autocast (on a GPU without bfloat16: `fp16`), `fp16` autocast with a scaled loss, or `fp32`.
         clips: shape and augmentation of a clip.
     """
 
+    init_from: str
     epochs: int
     steps_per_epoch: int
     batch: int
@@ -96,17 +102,25 @@ class TrainingConfig:
     stills_share: float
     lovasz_weight: NonNegative
     carried_weight: NonNegative
+    validate_every: Natural
+    validate_videos: Count
+    keep: Literal["last", "best"]
     precision: Literal["bf16", "fp16", "fp32"]
     clips: ClipConfig
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch", 1), ("steps_per_epoch", 0), ("skip_start", 0), ("warmup_steps", 0)):
+        for name, low in (("epochs", 0), ("batch", 1), ("steps_per_epoch", 0), ("skip_start", 0), ("warmup_steps", 0)):
             if getattr(self, name) < low:
                 raise UserError(
                     f"training: {name} is {getattr(self, name)}; expected at least {low}; correct params.yaml"
                 )
         if self.skip_end < self.skip_start:
             raise UserError(f"training: skip_end is {self.skip_end}; expected at least skip_start ({self.skip_start})")
+        if self.keep == "best" and not self.validate_every:
+            raise UserError(
+                "training: keep is best with validate_every 0; expected validations to compare; set validate_every or "
+                "keep last in params.yaml"
+            )
         if self.lr <= 0:
             raise UserError(f"training: lr is {self.lr}; expected more than 0; correct params.yaml")
         if not 0 <= self.ema_decay < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,7 +24,25 @@ from pipeline.training.plan import Plan
 from pipeline.training.precision import training_dtype
 from pipeline.training.state import State, make_state
 from pipeline.training.step import TrainingStep, one_hot
+from pipeline.training.validation import Validation
 from pipeline.training.watch import Watch
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a training writes on the way.
+
+    Attributes:
+        state: file of the resume state; the caller removes its folder when the result is written.
+        curves: CSV file that grows with every epoch.
+        events: folder for TensorBoard's event files, if they are wanted.
+        kept: folder for the best and the last weights of a training that is validated.
+    """
+
+    state: Path
+    curves: Path
+    events: Path
+    kept: Path
 
 
 def fit(
@@ -35,12 +54,11 @@ def fit(
     *,
     seed: int,
     device: torch.device,
-    state_path: Path,
-    curves_path: Path,
-    events_path: Path,
+    files: Files,
     processes: Processes,
+    calibrates: bool = True,
 ) -> list[dict[str, float]]:
-    """Train `network` in place; with `ema_decay`, it has the averaged weights at the end.
+    """Train `network` in place; at the end it has the averaged weights with `ema_decay`, or the best with `keep`.
 
     A clip is drawn from a generator seeded by (seed, step, index in the batch), so workers, processes and interruptions
     do not change the clips.
@@ -53,10 +71,9 @@ def fit(
         options: how it is run.
         seed: of the clips.
         device: of the computation.
-        state_path: file of the resume state; the caller removes it when the result is written.
-        curves_path: CSV file that grows with every epoch.
-        events_path: folder for TensorBoard's event files, if they are wanted.
+        files: what is written on the way.
         processes: rank and number of the processes that share the batch.
+        calibrates: scale the keys on the first batch if `network.key_std` says so.
 
     Returns:
         One row per epoch: epoch, step, lr, max_skip and the mean of every loss and of J.
@@ -71,10 +88,10 @@ def fit(
     dtype = training_dtype(config.precision, device)
     model = _averaging(network, device, processes)
     state = make_state(network, config, device, dtype)
-    resumes = state.restore(state_path)
+    resumes = state.restore(files.state)
     _check_same_step(state, processes)
     plan = Plan(config, options, steps_per_epoch, state.step, device.type == "cpu")
-    if not resumes and network.config.key_std:
+    if calibrates and not resumes and network.config.key_std:
         _calibrate(network, first_batch(dataset, config, seed).to(device))
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -93,8 +110,9 @@ def fit(
         workers=options.workers,
         pinned=device.type == "cuda",
     )
-    events = events_path if options.tensorboard else None
-    watch = Watch(config, plan.total, plan.first, device, curves_path if processes.first else None, events)
+    events = files.events if options.tensorboard else None
+    watch = Watch(config, plan.total, plan.first, device, files.curves if processes.first else None, events)
+    validation = Validation(config, files.state.parent, files.kept, processes)
     with stop_on_signal() as asked, closing(watch):
         for number, batch in watch.feed(feed):
             done = number + 1
@@ -104,10 +122,11 @@ def fit(
                 watch.step(done, lr, skip, reading.losses)
             if plan.ends_epoch(done):
                 state.end_epoch(lr, skip, steps_per_epoch)
+                validation.after_epoch(state)
                 watch.epoch(state.history)
             stop = reading is not None and reading.stop and done < plan.total
             if (stop or plan.saves(done)) and processes.first:
-                state.save(state_path)
+                state.save(files.state)
             if stop:
                 raise KeyboardInterrupt
             if plan.ends_run(done):
@@ -115,7 +134,7 @@ def fit(
                     f"stopped after step {done} of {plan.total}, as runtime.stop_after {options.stop_after} asks; "
                     "expected 0 for the whole training; set it to 0 and rerun to continue from here"
                 )
-    state.take_average()
+    validation.finish(state)
     return state.history
 
 

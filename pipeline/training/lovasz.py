@@ -39,9 +39,34 @@ def lovasz_softmax(probabilities: Tensor, labels: Tensor, void: int) -> Tensor:
     counts = (labels != void)[:, None]  # N,1,P
     truth = (labels[:, None] == torch.arange(c, device=labels.device)[:, None]).float()  # N,C,P
     present = truth.sum(dim=2) > 0  # N,C
-    errors = ((truth - probabilities).abs() * counts)[present]  # R,P: rows of classes that are present
     # void pixels have error 0: they are ordered last and m_i g_i = 0, so they change nothing
-    errors, order = errors.sort(dim=1, descending=True)
-    rows = (errors * jaccard_gradient(truth[present].gather(1, order))).sum(dim=1)  # Eq. (7)
-    losses = probabilities.new_zeros(n, c).index_put(present.nonzero(as_tuple=True), rows)
+    errors = (truth - probabilities).abs() * counts
+    losses = every_class(errors, truth, present) if errors.is_cuda else present_classes(errors, truth, present)
     return losses.sum(dim=1) / present.sum(dim=1).clamp(min=1)
+
+
+def present_classes(errors: Tensor, truth: Tensor, present: Tensor) -> Tensor:
+    """Eq. (7) of the classes that are present, the only ones that are sorted.
+
+    Args:
+        errors: N,C,P, the m of Eq. (4).
+        truth: N,C,P in {0, 1}.
+        present: N,C bool.
+
+    Returns:
+        N,C; 0 for the other classes.
+    """
+    rows = _lovasz_extension(errors[present], truth[present])
+    return errors.new_zeros(present.shape).index_put(present.nonzero(as_tuple=True), rows)
+
+
+def every_class(errors: Tensor, truth: Tensor, present: Tensor) -> Tensor:
+    """The same by sorting all classes: on a GPU choosing some would wait for the device to say which."""
+    rows = _lovasz_extension(errors.flatten(0, 1), truth.flatten(0, 1))
+    return rows.view(present.shape) * present
+
+
+def _lovasz_extension(errors: Tensor, truth: Tensor) -> Tensor:
+    """R,P to R: Eq. (7)."""
+    errors, order = errors.sort(dim=1, descending=True)
+    return (errors * jaccard_gradient(truth.gather(1, order))).sum(dim=1)

@@ -12,16 +12,19 @@ from typing import Any
 import torch
 
 from pipeline.core.checkpoint import save_checkpoint
+from pipeline.core.errors import UserError
 from pipeline.core.processes import join_processes
 from pipeline.core.resume import enter_state_folder, state_folder
-from pipeline.core.runtime import digest, log, scratch_lock, seed_everything
+from pipeline.core.runtime import digest, file_digest, log, scratch_lock, seed_everything
 from pipeline.datasets.clips import ClipDataset, ClipMaker
 from pipeline.dstm.checkpoint import KIND
 from pipeline.dstm.config import NetworkConfig, Switches, to_plain
+from pipeline.dstm.imagenet_weights import PACKAGE
 from pipeline.dstm.network import DSTM
 from pipeline.training.config import LossSwitches, RunOptions, TrainingConfig
 from pipeline.training.curves import write_curves
-from pipeline.training.loop import fit
+from pipeline.training.initial import NO_FILE, covers_encoders, fill, read_weights
+from pipeline.training.loop import Files, fit
 from pipeline.training.losses import Objective
 
 
@@ -77,6 +80,40 @@ def make_network(job: Job, awaits_weights: bool = False) -> DSTM:
     return network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def weight_inputs(config: TrainingConfig, network: NetworkConfig) -> dict[str, str]:
+    """Name -> digest of the files that give initial weights.
+
+    Raises:
+        UserError: one is missing.
+    """
+    named = {"init_from": config.init_from, "network.pretrained": network.pretrained}
+    digests = {}
+    for name, value in named.items():
+        if isinstance(value, str) and value not in (NO_FILE, PACKAGE):
+            if not Path(value).is_file():
+                raise UserError(f"{name} is {value}, which is not a file; expected weights; correct it in params.yaml")
+            digests[name] = file_digest(Path(value))
+    return digests
+
+
+def initial_network(job: Job) -> DSTM:
+    """The network with the weights that `init_from` names; what they lack is initialised as without them.
+
+    Args:
+        job: whose `init_from` is a file.
+
+    Raises:
+        UserError: the file is damaged, or of another network.
+    """
+    path = Path(job.config.init_from)
+    weights = read_weights(path)
+    network = make_network(job, awaits_weights=True)
+    if not covers_encoders(network, weights):
+        network = make_network(job)
+    fill(network, weights, path)
+    return network
+
+
 def run_job(job: Job, network: DSTM, sources: Sequence[ClipMaker]) -> None:
     """Train and write the checkpoint and the curves; resumes an interrupted run.
 
@@ -101,10 +138,14 @@ def run_job(job: Job, network: DSTM, sources: Sequence[ClipMaker]) -> None:
                 # clips of the two stages must differ: the stage's name is part of their seed
                 seed=int(digest([job.seed, job.name]), 16) % 2**31,
                 device=job.device,
-                state_path=folder / "state.pt",
-                curves_path=job.curves_path,
-                events_path=job.scratch.parent / "tensorboard" / job.name,
+                files=Files(
+                    folder / "state.pt",
+                    job.curves_path,
+                    job.scratch.parent / "tensorboard" / job.name,
+                    job.scratch.parent / "kept" / job.name,
+                ),
                 processes=processes,
+                calibrates=job.config.init_from == NO_FILE,
             )
             if processes.first:
                 write_result(job, network, history)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.core.resume import load_state, store_state
@@ -77,10 +78,11 @@ class State:
         self.history.append({"epoch": self.step // steps, "step": self.step, "lr": lr, "max_skip": skip, **means})
         self._sums = {}
 
-    def take_average(self) -> None:
-        """Give the network the averaged weights, if there are any."""
-        if self._average is not None:
-            self.network.load_state_dict(self._average.module.state_dict())
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged weights, if there are any, otherwise those of the network."""
+        network = self.network if self._average is None else self._average.module
+        weights: dict[str, Tensor] = network.state_dict()
+        return weights
 
     def save(self, path: Path) -> None:
         """Write everything, next to what was written before (`core/resume.py`)."""

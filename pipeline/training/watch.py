@@ -119,6 +119,8 @@ class Watch:
             self._bar.write(text, file=sys.stdout)
         if self._writer is not None:
             for name, value in terms.items():
+                if value != value:  # not validated
+                    continue
                 self._writer.add_scalar(f"epoch/{name}", value, int(row["step"]))
             self._writer.flush()
 
@@ -149,7 +151,7 @@ class Watch:
 
 
 def _terms(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value == value)
 
 
 def _duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ PLAIN = AugmentConfig(
     crop=48, max_scale=1.0, flip=False, color_jitter=0.0, affine_degrees=0.0, affine_scale=0.0, affine_shear=0.0
 )
 TRAINING = TrainingConfig(
+    init_from="none",
     epochs=2,
     steps_per_epoch=3,
     batch=2,
@@ -36,6 +37,9 @@ TRAINING = TrainingConfig(
     stills_share=0.0,
     lovasz_weight=1.0,
     carried_weight=0.0,
+    validate_every=0,
+    validate_videos=2,
+    keep="last",
     precision="fp32",
     clips=ClipConfig(n_frames=3, max_objects=2, augment=PLAIN),
 )

@@ -13,7 +13,7 @@ from pipeline.core.processes import join_processes
 from pipeline.datasets.clips import ClipDataset
 from pipeline.dstm.network import DSTM
 from pipeline.training.config import LossSwitches
-from pipeline.training.loop import fit
+from pipeline.training.loop import Files, fit
 from pipeline.training.losses import Objective
 from tests.support.tiny_archives import make_toy
 from tests.support.toy_network import ALL_ON, TINY
@@ -34,9 +34,9 @@ def main(out: Path) -> None:
             OPTIONS,
             seed=3,
             device=torch.device("cpu"),
-            state_path=out.with_suffix(".pt"),
-            curves_path=out.with_suffix(".csv"),
-            events_path=out.with_suffix(".events"),
+            files=Files(
+                out.with_suffix(".pt"), out.with_suffix(".csv"), out.with_suffix(".events"), out.with_suffix(".kept")
+            ),
             processes=processes,
         )
         if processes.first:
