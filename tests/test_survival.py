@@ -6,10 +6,13 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline import pretrain, train, train_depth
+from tests.support.forked import LOG, fork_all, kill_after, wait
 from tests.support.toy_project import (
     SAMPLE,
     TOY,
@@ -17,7 +20,6 @@ from tests.support.toy_project import (
     finish,
     kill,
     make_project,
-    run_with_kills,
     set_params,
     start,
     wait_for,
@@ -39,38 +41,44 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in [*folder.glob("models/*/*.pt"), *folder.glob("metrics/*")]}
 
 
-def delays(count: int) -> list[float]:
-    """Other moments in each run of the test; the result must not depend on them."""
-    return [random.uniform(0, 6) for _ in range(count)]
+def run_whole(folder: Path, main: Callable[[], None], processes: int = 1) -> float:
+    """Run a stage to its end; returns the CPU seconds of the first process."""
+    codes, cpu = wait(fork_all(folder, main, processes))
+    assert codes == [0] * processes, (folder / LOG).read_text()
+    assert not list((folder / ".scratch").rglob("*.pt")), "the resume state is removed"
+    return cpu
+
+
+def run_killed(folder: Path, main: Callable[[], None], cpu: float, kills: int, processes: int = 1) -> None:
+    """Kill a stage at random moments of the `cpu` seconds that it takes, start it again each time, then let it end."""
+    for _ in range(kills):
+        if not kill_after(fork_all(folder, main, processes), random.uniform(0, cpu)):
+            break
+    run_whole(folder, main, processes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_pretraining_and_training_end_as_if_never_killed(tmp_path: Path, processes: int) -> None:
-    results = []
-    for name, kills in (("whole", 0), ("killed", 3)):
-        folder = make_project(tmp_path / name, runtime__processes=processes)
-        for stage in ("pipeline.pretrain", "pipeline.train"):
-            run_with_kills(folder, ["pipeline.launch", stage], delays(kills))
-        assert not list((folder / ".scratch").rglob("*.pt")), "the resume state is removed"
-        results.append(outputs(folder))
-    assert set(results[0]) == {"pretrain.pt", "dstm.pt", "pretrain.csv", "train.csv"}
-    assert results[0] == results[1]
+    whole, killed = (make_project(tmp_path / name) for name in ("whole", "killed"))
+    for main in (pretrain.main, train.main):
+        cpu = run_whole(whole, main, processes)
+        run_killed(killed, main, cpu, 4, processes)
+    assert set(outputs(whole)) == {"pretrain.pt", "dstm.pt", "pretrain.csv", "train.csv"}
+    assert outputs(whole) == outputs(killed)
+    assert "resuming at step" in (killed / LOG).read_text()
 
 
 @pytest.mark.slow
 def test_killed_depth_training_ends_as_if_never_killed(tmp_path: Path) -> None:
-    results = []
-    for name, kills in (("whole", 0), ("killed", 4)):
-        folder = tmp_path / name
-        raw = folder / "data" / "sample" / "raw" / "mannequin"
-        write_frames(raw, {"train/a": 14, "train/b": 12, "val/c": 2})
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        write_frames(folder / "data" / "sample" / "raw" / "mannequin", {"train/a": 14, "train/b": 12, "val/c": 2})
         set_params(folder, DEPTH_TOY)
-        run_with_kills(folder, ["pipeline.train_depth"], [delay / 2 for delay in delays(kills)])
-        assert not list((folder / ".scratch").rglob("*.pt"))
-        results.append(outputs(folder))
-    assert set(results[0]) == {"depth.pt", "depth.json"}
-    assert results[0] == results[1]
+    run_killed(killed, train_depth.main, run_whole(whole, train_depth.main), 6)
+    assert set(outputs(whole)) == {"depth.pt", "depth.json"}
+    assert outputs(whole) == outputs(killed)
+    assert "resuming after step" in (killed / LOG).read_text()
 
 
 @pytest.mark.slow
@@ -83,7 +91,7 @@ def test_processes_stop_together(tmp_path: Path) -> None:
     assert wait_for(process, "training in")
     time.sleep(1.0)
     os.kill(children(process.pid)[-1], signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=3600)
     assert process.returncode != 0 and "interrupted; run the same command again" in output
     again = finish(start(folder, "pipeline.launch", "pipeline.pretrain"))
     assert "resuming at step" in again
@@ -99,7 +107,7 @@ def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:
     ranks = children(process.pid)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
-    process.communicate(timeout=120)
+    process.communicate(timeout=3600)
     assert process.returncode != 0
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
 
@@ -122,9 +130,9 @@ def test_no_process_outlives_the_launcher(tmp_path: Path) -> None:
 def test_a_changed_setting_starts_afresh_and_says_so(tmp_path: Path) -> None:
     folder = make_project(tmp_path, runtime__stop_after=2)
     output = finish(start(folder, "pipeline.launch", "pipeline.pretrain"), code=1)
-    assert "stopped after step 2 of 12, as runtime.stop_after 2 asks" in output
+    assert "stopped after step 2 of 6, as runtime.stop_after 2 asks" in output
     set_params(folder, {**TOY, f"{SAMPLE}.pretrain.lr": 1.0e-4})
     output = finish(start(folder, "pipeline.launch", "pipeline.pretrain"))
     assert "is the state of a run with other settings or inputs (pretrain.lr)" in output and "resuming" not in output
     set_params(folder, TOY)
-    assert "resuming at step 2 of 12" in finish(start(folder, "pipeline.launch", "pipeline.pretrain"))
+    assert "resuming at step 2 of 6" in finish(start(folder, "pipeline.launch", "pipeline.pretrain"))

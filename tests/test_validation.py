@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
@@ -35,14 +36,16 @@ class Told(Validation):
 
 
 @pytest.mark.parametrize(("keep", "expected"), [("best", 4), ("last", 7)])
-def test_the_best_of_the_validated_weights(tmp_path: Path, keep: str, expected: int) -> None:
+def test_the_best_of_the_validated_weights(tmp_path: Path, keep: Literal["best", "last"], expected: int) -> None:
     """Seven epochs, every second one validated, and the last; the first of two equal scores is the best."""
     config = replace(TRAINING, epochs=7, validate_every=2, keep=keep)
     torch.manual_seed(0)
     state = make_state(DSTM(ALL_ON, replace(TINY, norm="group")), config, torch.device("cpu"), torch.float32)
     validation = Told(config, tmp_path, tmp_path / "kept", Processes(0, 1))
+    bias = state.network.decoder.predict.bias
+    assert bias is not None
     for epoch in range(1, 8):
-        state.network.decoder.predict.bias.data.fill_(epoch)
+        bias.data.fill_(epoch)
         state.step = 3 * epoch
         state.end_epoch(1.0, 0, 3)
         validation.after_epoch(state)
@@ -50,7 +53,7 @@ def test_the_best_of_the_validated_weights(tmp_path: Path, keep: str, expected: 
     assert [found[i - 1] for i in SCORES] == list(SCORES.values())
     assert all(math.isnan(found[i - 1]) for i in (1, 3, 5))
     validation.finish(state)
-    assert float(state.network.decoder.predict.bias[0]) == expected
+    assert float(bias[0]) == expected
     for name, epoch in (("last", 7), ("best", 4)):
         kept = load_checkpoint(tmp_path / "kept" / f"{name}.pt", KIND)["state_dict"]
         assert float(kept["decoder.predict.bias"][0]) == epoch
