@@ -37,6 +37,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.inference import draw
@@ -258,7 +259,7 @@ def apart(work: Callable[..., T], *arguments: Any) -> T:
         return pool.submit(work, *arguments).result()
 
 
-def count(profile: str, batch: int, objects: int, side: int) -> dict[str, float]:
+def count(profile: str, batch: int, objects: int, side: int) -> dict[str, Any]:
     """Operations and memory of one step, counted without computing anything, so also for a GPU that is not there.
 
     Args:
@@ -268,40 +269,57 @@ def count(profile: str, batch: int, objects: int, side: int) -> dict[str, float]
         side: of the frames.
 
     Returns:
-        Floating-point operations of forward and backward in 10^12; GiB that backward needs of forward in float32, and
-        GiB of weights, gradients and Adam's averages. Cross-entropy alone; the Lovász loss adds no products.
+        Floating-point operations of forward and backward in 10^12; GiB that backward needs of forward in float32 and
+        in bfloat16; GiB of weights, gradients and averages of Adam. Cross-entropy alone, since the Lovász loss has no
+        products.
     """
     settings = load_settings()
-    network = DSTM(settings.model, settings.profiles[profile].network, awaits_weights=True).to("meta").train()
-    frames = torch.empty(batch, FRAMES, 3, side, side, device="meta")
-    depth = torch.empty(batch, FRAMES, 1, side, side, device="meta")
-    masks = torch.empty(batch, objects + 1, side, side, device="meta")
-    labels = torch.empty(batch * (FRAMES - 1), side, side, dtype=torch.int64, device="meta")
     used = torch.ones(batch, objects, dtype=torch.bool)
-    kept: dict[int, int] = {}
+    row: dict[str, Any] = {"profile": profile, "batch": batch, "objects": objects}
+    network = DSTM(settings.model, settings.profiles[profile].network, awaits_weights=True).train()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        _empty(network, mode)
+        row["state_gib"] = 4 * sum(p.numel() * p.element_size() for p in network.parameters()) / 2**30
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            saved, operations = _passes(network, used, side, dtype)
+            row |= {f"saved_gib_{name}": saved / 2**30, "teraoperations": operations / 1e12}
+    return row
+
+
+def _empty(network: DSTM, mode: FakeTensorMode) -> None:
+    """Replace all weights by tensors without content."""
+    for module in network.modules():
+        for name, p in list(module._parameters.items()):
+            if p is not None:
+                module._parameters[name] = nn.Parameter(mode.from_tensor(p.detach()), p.requires_grad)
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None:
+                module._buffers[name] = mode.from_tensor(buffer)
+
+
+def _passes(network: DSTM, used: Tensor, side: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Bytes that forward leaves for backward, and operations of both."""
+    batch, objects = used.shape
+    frames = torch.empty(batch, FRAMES, 3, side, side)
+    depth = torch.empty(batch, FRAMES, 1, side, side)
+    masks = torch.empty(batch, objects + 1, side, side)
+    labels = torch.empty(batch * (FRAMES - 1), side, side, dtype=torch.int64)
+    kept: dict[int, Tensor] = {}
 
     def keep(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
-        held.append(x)
+        kept[x.untyped_storage()._cdata] = x
         return x
 
-    held: list[Tensor] = []
-    weights = sum(p.numel() * p.element_size() for p in network.parameters())
     with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+            torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
+        ):
             logits = network(frames, depth, masks, used).logits.flatten(0, 1)
-            loss = F.cross_entropy(logits, labels)
+            loss = F.cross_entropy(logits.float(), labels)
         loss.backward()
-    for p in network.parameters():
-        kept.pop(p.untyped_storage()._cdata, None)
-    return {
-        "batch": batch,
-        "objects": objects,
-        "teraoperations": counter.get_total_flops() / 1e12,
-        "saved_gib_fp32": sum(kept.values()) / 2**30,
-        "state_gib": 4 * weights / 2**30,
-    }
+    own = {p.untyped_storage()._cdata for p in network.parameters()}
+    return sum(x.untyped_storage().nbytes() for key, x in kept.items() if key not in own), counter.get_total_flops()
 
 
 def write_videos(folder: Path, count: int, height: int, width: int) -> None:

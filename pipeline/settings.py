@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.core.errors import UserError
 from pipeline.core.params import Natural, Range, Seed, build, merge
-from pipeline.core.runtime import check_device
+from pipeline.core.runtime import available_cores, check_device
 from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.hourglass.config import DepthConfig, HourglassConfig, TrainDepthConfig
 from pipeline.inference.config import InferConfig, InferSwitches
@@ -28,7 +28,7 @@ class RuntimeConfig:
 
     Attributes:
         device: `auto`, `cpu`, `cuda` or `cuda:N`; the last one only with one process.
-        workers: threads or processes that prepare data.
+        workers: threads or processes that prepare data; `settings_of` replaces 0 by the cores there are.
         processes: training and inference processes on each machine.
         machines: machines that train or infer together; each runs the same command.
         rendezvous: `host:port` of one of several machines, where they find each other; `none` for one machine.
@@ -100,6 +100,7 @@ class ProfileParams:
 
 # Sections that `shared` may contain for all profiles; `training` is what pretrain and train have in common.
 SHARED = ("synthesis", "live", "hourglass", "train_depth", "depth", "network", "training", "infer")
+_MAX_WORKERS = 16  # that `workers: 0` gives a process; each keeps a few batches in memory
 TRAININGS = ("pretrain", "train")
 
 
@@ -170,8 +171,18 @@ def settings_of(content: dict[str, Any]) -> Settings:
         if key not in SHARED:
             raise UserError(f"unknown key shared.{key}; expected one of {', '.join(SHARED)}; correct or remove it")
     rest = {key: value for key, value in content.items() if key != "shared"}
+    if isinstance(rest.get("runtime"), dict):
+        rest["runtime"] = _with_workers(rest["runtime"])
     complete = {name: _complete_profile(str(name), _mapping(profiles, name, "profiles."), shared) for name in profiles}
     return build(Settings, {**rest, "profiles": complete}, "")
+
+
+def _with_workers(runtime: dict[str, Any]) -> dict[str, Any]:
+    """The section of params.yaml; `workers: 0` becomes the number of cores for each process."""
+    workers, processes = runtime.get("workers"), runtime.get("processes")
+    if type(workers) is not int or workers or type(processes) is not int or processes < 1:
+        return runtime  # as it is, or refused when it is built
+    return {**runtime, "workers": min(_MAX_WORKERS, max(1, available_cores() // processes))}
 
 
 def _complete_profile(name: str, profile: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:

@@ -287,6 +287,14 @@ def test_any_value_of_any_key_is_taken_or_refused_in_one_line(path: tuple[str, .
         assert "\n" not in str(error) and str(error)
 
 
+def test_workers_from_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, processes, expected in ((8, 1, 8), (8, 4, 2), (8, 16, 1), (256, 4, 16)):
+        monkeypatch.setattr("pipeline.settings.available_cores", lambda cores=cores: cores)
+        content = deepcopy(CONTENT)
+        content["runtime"] |= {"workers": 0, "processes": processes}
+        assert settings_of(content).runtime.workers == expected
+
+
 @pytest.mark.parametrize(
     "path,value",
     [

@@ -53,7 +53,7 @@ def test_the_best_of_the_validated_weights(tmp_path: Path, keep: Literal["best",
     assert [found[i - 1] for i in SCORES] == list(SCORES.values())
     assert all(math.isnan(found[i - 1]) for i in (1, 3, 5))
     validation.finish(state)
-    assert float(bias[0]) == expected
+    assert float(bias.detach()[0]) == expected
     for name, epoch in (("last", 7), ("best", 4)):
         kept = load_checkpoint(tmp_path / "kept" / f"{name}.pt", KIND)["state_dict"]
         assert float(kept["decoder.predict.bias"][0]) == epoch

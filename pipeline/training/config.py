@@ -78,6 +78,8 @@ class TrainingConfig:
         validate_videos: number of these videos.
         keep: the weights that the stage gives: `last`, or the `best` of those that were validated.
         precision: `bf16` autocast (on a GPU without bfloat16: `fp16`), `fp16` autocast with a scaled loss, or `fp32`.
+        compiled: both backbones and the decoder go through torch.compile; on a GPU with few clips per process a step is
+            limited by the number of its kernels, of which this makes fewer. Changes the result by rounding.
         clips: shape and augmentation of a clip.
     """
 
@@ -106,6 +108,7 @@ class TrainingConfig:
     validate_videos: Count
     keep: Literal["last", "best"]
     precision: Literal["bf16", "fp16", "fp32"]
+    compiled: bool
     clips: ClipConfig
 
     def __post_init__(self) -> None:

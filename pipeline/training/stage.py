@@ -77,6 +77,9 @@ def make_network(job: Job, awaits_weights: bool = False) -> DSTM:
     """
     seed_everything(job.seed)
     network = DSTM(job.switches, job.network, awaits_weights)
+    if job.config.compiled:  # in place and when they are first called: names of weights do not change
+        for part in (network.query_encoder.backbone, network.memory_encoder.backbone, network.decoder):
+            part.compile()
     return network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -41,6 +41,7 @@ TRAINING = TrainingConfig(
     validate_videos=2,
     keep="last",
     precision="fp32",
+    compiled=False,
     clips=ClipConfig(n_frames=3, max_objects=2, augment=PLAIN),
 )
 
