@@ -27,7 +27,7 @@ from tests.support.toy_training import TRAINING
 SCORES = {2: 0.5, 4: 0.7, 6: 0.7, 7: 0.6}
 
 
-class Told(Validation):
+class FixedScores(Validation):
     """Takes the score of an epoch from a table; the weights are saved as in a real validation."""
 
     def _run(self, checkpoint: Path) -> float:
@@ -41,7 +41,7 @@ def test_the_best_of_the_validated_weights(tmp_path: Path, keep: Literal["best",
     config = replace(TRAINING, epochs=7, validate_every=2, keep=keep)
     torch.manual_seed(0)
     state = make_state(DSTM(ALL_ON, replace(TINY, norm="group")), config, torch.device("cpu"), torch.float32)
-    validation = Told(config, tmp_path, tmp_path / "kept", Processes(0, 1))
+    validation = FixedScores(config, tmp_path, tmp_path / "kept", Processes(0, 1))
     bias = state.network.decoder.predict.bias
     assert bias is not None
     for epoch in range(1, 8):
