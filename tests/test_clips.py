@@ -218,14 +218,14 @@ def test_equal_seeds_give_equal_clips_from_any_thread(davis_raw: Path, tmp_path:
     assert not _equal(alone[0], alone[1])
 
 
-def test_depth_of_another_size_or_missing_is_refused(davis_raw: Path, tmp_path: Path) -> None:
+def test_smaller_depth_is_enlarged_and_missing_depth_refused(davis_raw: Path, tmp_path: Path) -> None:
     videos = open_davis(davis_raw, "train")
     toys = {"bear": make_toy(5, 1, 24, 32), "dogs": make_toy(6, 2, 24, 32)}
     small = ClipSource(
         videos, open_depth_input(write_depth(tmp_path / "small", toys), "estimated", videos.videos), None, True
     )
-    with pytest.raises(UserError, match="is 32x24, its frame 64x48"):
-        ClipDataset([small], CONFIG).sample(np.random.default_rng(0), 0)
+    clip = ClipDataset([small], CONFIG).sample(np.random.default_rng(0), 0)
+    assert clip.depth is not None and clip.depth.shape[2:] == clip.masks.shape[1:]
     other = ClipSource(
         videos,
         open_depth_input(write_depth(tmp_path / "other", {"cat": make_toy()}), "estimated", videos.videos),
