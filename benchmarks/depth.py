@@ -93,7 +93,7 @@ def eager_chain(network: nn.Module, jpegs: list[bytes]) -> list[bytes]:
 
 def our_chain(estimator: DepthEstimator, videos: list[list[FrameRef]], precision: Precision) -> None:
     """Like the depth stage: one video per thread, on a CPU with one core each."""
-    config = DepthConfig("hourglass", "none", "inverse_depth", BATCH, precision, 0.9, 2.0, 98.0, "frame", 1000)
+    config = DepthConfig("hourglass", "none", "inverse_depth", BATCH, precision, 0.9, 2.0, 98.0, "frame", 16, 1000)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -35,7 +35,7 @@ from pipeline.hourglass.config import HourglassConfig, TrainDepthConfig
 from pipeline.hourglass.estimator import DepthEstimator
 from pipeline.hourglass.network import Hourglass
 from pipeline.settings import load_settings
-from pipeline.sources.fetch import fetch
+from pipeline.sources.fetch import fetch, forget
 from pipeline.sources.local import is_remote, resolve
 from pipeline.sources.store import Store
 
@@ -109,6 +109,7 @@ def _obtain(checkpoint: str, scratch: Path) -> Hourglass:
         model = read_any(fetched.path)
         store.keep(fetched.path, fetched.sha256)
         store.ledger.record(checkpoint, f"sha256:{fetched.sha256}")
+        forget(fetched.path)
         return model
     return read_any(resolve(checkpoint, "train_depth.checkpoint", Path.cwd(), hint))
 

@@ -173,6 +173,10 @@ def test_masks_and_depth_survive_their_files() -> None:
     assert Image.open(io.BytesIO(data)).mode == "P" and (decode_mask(data, "m") == mask).all()
     depth = rng.random((33, 47), dtype=np.float32)
     assert np.abs(decode_depth(encode_depth(depth), "d") - depth).max() <= 0.5 / 65535 + 1e-7
+    for bits in (8, 10, 12, 16):
+        found = decode_depth(encode_depth(depth, bits), "d")
+        assert np.abs(found - depth).max() <= 0.5 * 2 ** (16 - bits) / 65535 + 1e-7
+        assert (decode_depth(encode_depth(np.array([[0, 1]], np.float32), bits), "d") == [[0, 1]]).all()
     with pytest.raises(UserError, match="mode RGB"):
         decode_mask(encode_png(np.zeros((4, 4, 3), np.uint8)), "m")
     with pytest.raises(UserError, match="16-bit"):

@@ -39,6 +39,7 @@ CONFIG = DepthConfig(
     percentile_low=2.0,
     percentile_high=98.0,
     store="frame",
+    bits=16,
     shard_frames=5,
 )
 SIDES = {"bear": (50, 70), "camel": (33, 91), "dog": (70, 50), "tiny": (5, 3)}  # none a multiple of 16

@@ -30,6 +30,7 @@ MAPS = DepthConfig(
     percentile_low=2.0,
     percentile_high=98.0,
     store="frame",
+    bits=16,
     shard_frames=1000,
 )
 JUDGED = DepthValidationConfig(

@@ -210,9 +210,16 @@ def decode_depth(data: bytes, name: str) -> NDArray[np.float32]:
     return np.asarray(image, dtype=np.float32) / np.float32(65535)
 
 
-def encode_depth(depth: NDArray[np.float32]) -> bytes:
-    """Encode float32 H,W in [0, 1] as a 16-bit grey PNG (step 1/65535)."""
-    values = np.rint(np.clip(depth, 0, 1) * 65535).astype(np.uint16)
+def encode_depth(depth: NDArray[np.float32], bits: int = 16) -> bytes:
+    """Encode depth as a 16-bit grey PNG.
+
+    Args:
+        depth: float32 H,W in [0, 1].
+        bits: of precision, 8 to 16. With fewer than 16, values are multiples of 2^(16 - bits) of 65535 (and 1 stays
+            exact), so the low bits are zeros, which compress well.
+    """
+    step = 1 << (16 - bits)
+    values = np.minimum(np.rint(np.clip(depth, 0, 1) * (65535 / step)) * step, 65535).astype(np.uint16)
     done, data = cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise UserError(f"a depth map of shape {depth.shape} cannot be encoded; expected H,W")

@@ -78,7 +78,7 @@ def depth_maps(
         for ref in video:
             size = _stored_size(raw[len(files)], sizes[len(files)], config)
             depth = normalise(raw[len(files)], span, *size)
-            files.append((f"{ref.video}/{ref.frame}.png", encode_depth(depth)))
+            files.append((f"{ref.video}/{ref.frame}.png", encode_depth(depth, config.bits)))
     return files
 
 

@@ -223,6 +223,8 @@ class DepthConfig:
         store: size of the stored maps: `network`, the size of the network's output (or of the user's map) where that is
             smaller than the frame, enlarged where it is read; `frame`, the frame's size. The enlarged map differs from
             the stored one only by the rounding to 16 bits, and takes a fraction of the space.
+        bits: precision of the stored maps: about 2^bits steps over the video's range. 16 keeps the estimate's noise.
+            With 10 the error is at most 0.0005, about that of bfloat16, and the maps take half of the space.
         shard_frames: approximate number of frames in a shard; a video is never split.
     """
 
@@ -235,10 +237,12 @@ class DepthConfig:
     percentile_low: float
     percentile_high: float
     store: Literal["network", "frame"]
+    bits: int
     shard_frames: int
 
     def __post_init__(self) -> None:
         require(self.batch >= 1, "depth.batch", self.batch, "at least 1")
+        require(8 <= self.bits <= 16, "depth.bits", self.bits, "8 to 16")
         require(self.shard_frames >= 1, "depth.shard_frames", self.shard_frames, "at least 1")
         _require_steady(self.steady, "depth")
         _require_percentiles(self.percentile_low, self.percentile_high, "depth")
