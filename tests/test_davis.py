@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.core.errors import UserError
 from pipeline.core.images import encode_jpeg, encode_mask, object_ids
-from pipeline.datasets.davis import open_davis
+from pipeline.datasets.davis import davis_splits, open_davis
 from pipeline.datasets.video import Video
 from tests.support.tiny_archives import Toy, davis_files, make_toy, write_folder, write_tar, write_zip
 
@@ -164,3 +167,40 @@ def test_a_turned_frame_is_compared_as_displayed(tmp_path: Path, toy_video: Toy)
     video = source.videos[0]
     assert source.frame(video, "00000").shape[:2] == source.mask(video, "00000").shape == (48, 64)
     assert np.abs(source.frame(video, "00000").astype(int) - toy_video.frames[0]).mean() < 6
+
+
+def binary(mask: NDArray[np.uint8]) -> bytes:
+    """As the masks of DAVIS 2016: grey, 0 and 255."""
+    buffer = io.BytesIO()
+    Image.fromarray((mask > 0).astype(np.uint8) * 255).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("year", [None, 2016])
+def test_the_archive_of_davis_2016_itself(tmp_path: Path, year: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its lists have a line for every frame, in a folder named by the resolution, and its masks are binary."""
+    toys = {"bear": make_toy(3, 2), "dogs": make_toy(3, 1)}
+    files = davis_files(toys, {})
+    files = {name: data for name, data in files.items() if "Annotations" not in name}
+    lines = []
+    for name, toy in toys.items():
+        for t in range(3):
+            files[f"DAVIS/Annotations/480p/{name}/{t:05d}.png"] = binary(toy.masks[t])
+            lines.append(f"/JPEGImages/480p/{name}/{t:05d}.jpg /Annotations/480p/{name}/{t:05d}.png \n")
+    files["DAVIS/ImageSets/480p/train.txt"] = "".join(lines[:3]).encode()
+    files["DAVIS/ImageSets/480p/val.txt"] = "".join(lines[3:]).encode()
+    raw = write_zip(tmp_path / "raw" / "DAVIS-data.zip", files).parent
+    source = open_davis(raw, "train", year)
+    assert source.name == "davis-2016-train"
+    (bear,) = source.videos
+    assert bear.name == "bear" and dict(bear.first_seen) == {1: "00000"}
+    np.testing.assert_array_equal(source.mask(bear, "00001"), toys["bear"].masks[1] > 0)
+    assert davis_splits(raw) == ["train", "val"]
+    assert ("reading it as DAVIS 2016" in capsys.readouterr().out) == (year is None)
+    with pytest.raises(UserError, match=r"no ImageSets/2017/train\.txt"):
+        open_davis(raw, "train", 2017)
+
+
+def test_2017_is_preferred_to_2016(davis_raw: Path) -> None:
+    assert open_davis(davis_raw, "val").name == "davis-2017-val"
+    assert davis_splits(davis_raw) == ["train", "val"]

@@ -33,6 +33,10 @@ def test_late_objects_from_any_container(tmp_path: Path, files: dict[str, bytes]
         write_tar(tmp_path / "train.tar", files),
         write_folder(tmp_path / "b", files),
         write_folder(tmp_path / "c", short),
+        write_tar(tmp_path / "d.tar", {f"data/vos/{name}": data for name, data in files.items()}),
+        write_zip(tmp_path / "e.zip", {**files, **{name.replace("train/", "valid/"): b"" for name in files}}),
+        write_folder(tmp_path / "f", {name.replace(".jpg", ".JPG"): data for name, data in files.items()}),
+        write_tar(tmp_path / "g.tar", {**files, "train/JPEGImages/00a1/._00000.jpg": b"x", "train/._meta.json": b"x"}),
     ]
     for raw in opened:
         source = open_youtubevos(raw, "train")
