@@ -31,11 +31,11 @@ from pipeline.settings import load_settings
 from pipeline.sources.store import Store
 from pipeline.synthesis.config import SynthesisConfig
 from pipeline.training.config import LossSwitches
-from pipeline.training.loop import fit
+from pipeline.training.loop import Files, fit
 from pipeline.training.losses import Objective
 from tests.support.downloads import NONE, WHERE
 from tests.support.toy_network import ALL_ON, TINY
-from tests.support.toy_training import TRAINING
+from tests.support.toy_training import OPTIONS, TRAINING
 
 REAL = Path(os.environ.get("DSTM_REAL", "nowhere"))
 pytestmark = [
@@ -102,10 +102,10 @@ def test_real_stills_go_through_a_training_step(tmp_path: Path) -> None:
         ClipDataset(sources, config.clips),
         Objective(LossSwitches(True), config),
         config,
+        OPTIONS,
         seed=0,
         device=torch.device("cpu"),
-        workers=1,
-        state_path=tmp_path / "state.pt",
+        files=Files(*(tmp_path / name for name in ("state.pt", "log.csv", "events", "kept"))),
         processes=Processes(0, 1),
     )
     assert np.isfinite(history[-1]["loss"])
