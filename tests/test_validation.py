@@ -78,7 +78,7 @@ def test_it_is_off_in_the_sample() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_training_validates_with_the_inference_code(tmp_path: Path, processes: int) -> None:
-    changes = {f"{SAMPLE}.training.validate_every": 1, "shared.training.keep": "best"}
+    changes = {f"{SAMPLE}.training.validate_every": 1, f"{SAMPLE}.training.keep": "best"}
     folder = make_project(
         tmp_path, runtime__processes=processes, **{key.replace(".", "__"): value for key, value in changes.items()}
     )
