@@ -86,4 +86,9 @@ def test_terms() -> None:
     files: list[dict[str, str | int]] = [{"name": "train.tar", "bytes": 1, "sha256": "x"}]
     lines = _data([TrainingData("youtubevos", "published", files, terms_of("youtubevos", "published"))])
     assert "non-commercial research only" in lines[2]
+    own: list[dict[str, str | int]] = [{"name": "mine", "fingerprint": "f"}]
+    line = _data([TrainingData("davis", "/data/mine", own, terms_of("davis", "/data/mine"))])[2]
+    assert line.startswith(
+        "| davis | `/data/mine` | mine, read in place | fingerprint f | DAVIS 2017 or your own: if it is"
+    )
     assert lines[-1].startswith("**Not clearly free for commercial use: youtubevos.**")

@@ -21,7 +21,7 @@ class TrainingData:
     Attributes:
         dataset: key of `profiles.<p>.data`.
         source: its value.
-        files: entries of its manifest: `name`, `bytes`, `sha256`.
+        files: entries of its manifest: `name`, `bytes` and `sha256`, or `name` and `fingerprint`.
         terms: what it may be used for.
     """
 
@@ -94,11 +94,12 @@ def _plain(value: Any) -> str:
 
 
 def _data(data: Sequence[TrainingData]) -> list[str]:
-    lines = ["| data set | source | file | SHA-256 | terms |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| data set | source | file | SHA-256 or fingerprint | terms |", "| --- | --- | --- | --- | --- |"]
     for one in data:
         for file in one.files:
-            cells = (one.dataset, f"`{one.source}`", f"{file['name']} ({int(file['bytes']):,} bytes)", file["sha256"])
-            lines.append(f"| {' | '.join(map(str, cells))} | {one.terms.called}: {one.terms.words} |")
+            shown, digest = _file(file)
+            terms = f"{one.terms.called}: {one.terms.words}"
+            lines.append(f"| {one.dataset} | `{one.source}` | {shown} | {digest} | {terms} |")
     limited = [one.dataset for one in data if not one.terms.free]
     if limited:
         lines += [
@@ -108,6 +109,13 @@ def _data(data: Sequence[TrainingData]) -> list[str]:
     else:
         lines += ["", "All of it may be used for any purpose."]
     return lines
+
+
+def _file(entry: Mapping[str, str | int]) -> tuple[str, str]:
+    """Name and digest of a manifest's entry; archives and folders that are read in place have a fingerprint."""
+    if "sha256" in entry:
+        return f"{entry['name']} ({int(entry['bytes']):,} bytes)", str(entry["sha256"])
+    return f"{entry['name']}, read in place", f"fingerprint {entry['fingerprint']}"
 
 
 def _metrics(content: CardContent) -> list[str]:
