@@ -32,20 +32,24 @@ PAGES = [
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 WITH_OPTIONS = (
-    *("pipeline.ablation", "pipeline.convert", "pipeline.evaluate", "pipeline.export", "pipeline.report_page"),
-    "pipeline.segment",
+    *("pipeline.ablation", "pipeline.convert", "pipeline.doctor", "pipeline.evaluate", "pipeline.export"),
+    *("pipeline.report_page", "pipeline.segment"),
 )
-BENCHMARKS = tuple(f"benchmarks.{name}" for name in ("depth", "floor", "inference", "onnx_video", "scoring", "seeds"))
+BENCHMARKS = tuple(
+    f"benchmarks.{name}"
+    for name in ("depth", "floor", "inference", "onnx_video", "readers", "scoring", "seeds", "synthesis", "training")
+)
 TESTED_ELSEWHERE = (
     "benchmarks.lite_gpu",
     "examples.make_clip",
     "examples.segment",
+    "pipeline.launch",
     "pytest",
     "tests.fixtures.scoring.make",
 )
 DVC = (
     *("commit -f", "dag", "exp list", "exp pull", "exp push", "exp run", "exp show", "metrics diff", "metrics show"),
-    *("params diff", "plots diff", "queue start", "repro"),
+    *("params diff", "plots diff", "plots show", "pull", "push", "queue start", "remote add", "repro"),
 )
 OTHERS = ("source .venv/bin/activate", ".ci/run", "pip install", "git clone", "cd ", ".venv/bin/pre-commit install")
 
@@ -145,7 +149,7 @@ def test_overrides_of_experiments_are_accepted() -> None:
     "module", [*WITH_OPTIONS, *(pytest.param(name, marks=pytest.mark.slow) for name in BENCHMARKS)]
 )
 def test_help_names_the_options_of_the_pages(module: str) -> None:
-    known = set(re.findall(r"--[a-z][a-z-]*", started(module, "--help")))
+    known = set(re.findall(r"--[a-z][a-z0-9-]*", started(module, "--help")))
     for command in of_module(module):
         used = {word.split("=")[0] for word in command.words if word.startswith("--")}
         assert used <= known, f"{command.page}: {command.line}: {used - known} unknown"
