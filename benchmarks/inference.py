@@ -39,6 +39,7 @@ from pipeline.dstm.checkpoint import load_dstm
 from pipeline.dstm.network import DSTM
 from pipeline.footage.drawings import DrawingOptions
 from pipeline.footage.footage import Footage, Shot, open_footage
+from pipeline.footage.mask_files import read_masks
 from pipeline.inference.config import InferSwitches
 from pipeline.inference.segmenter import FrameDepth, Segmenter
 from pipeline.settings import load_settings
@@ -186,7 +187,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         if options.video:
-            videos = [(options.video, segment.read_masks([options.mask])[0])]
+            videos = [(options.video, read_masks([options.mask], open_footage(options.video)).ids[0])]
         else:
             videos = []
             for n_objects in options.objects:

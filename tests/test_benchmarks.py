@@ -31,9 +31,13 @@ def test_readers_run(tmp_path: Path) -> None:
     "line",
     [
         ["benchmarks.inference", "--network", "lite", "--precision", "fp32", "--length", "3", "--cold"],
+        [
+            *("benchmarks.inference", "--network", "lite", "--precision", "fp32", "--length", "3"),
+            *("--video", "examples/clip.mp4", "--mask", "examples/mask.png"),
+        ],
         ["benchmarks.floor", "--network", "lite", "--precision", "fp32", "--slots", "2", "--repeat", "1"],
     ],
-    ids=["inference", "floor"],
+    ids=["inference", "video", "floor"],
 )
 def test_runs(line: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", *line, *SMALL], cwd=ROOT, capture_output=True, text=True)
