@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-
 from pipeline.core.errors import UserError
-from pipeline.core.params import Natural, Range, Seed, build, merge
+from pipeline.core.params import Natural, Range, Seed, build, merge, read_yaml
 from pipeline.core.runtime import available_cores, check_device
 from pipeline.dstm.config import NetworkConfig, Switches
 from pipeline.hourglass.config import DepthConfig, HourglassConfig, TrainDepthConfig
@@ -148,10 +146,7 @@ def load_settings(path: Path = Path("params.yaml")) -> Settings:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist in {Path.cwd()}; expected the parameters; run from the project's root")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a YAML file ({' '.join(str(error).split())[:160]}); correct it") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}; expected a mapping of sections; correct it")
     return settings_of(content)

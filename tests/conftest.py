@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.downloads import Place, Web, serve
 from tests.support.tiny_archives import Toy, davis_files, make_toy, write_zip
 
 
@@ -30,3 +32,16 @@ def davis_raw(tmp_path: Path) -> Path:
     write_zip(raw / "DAVIS-2017-trainval-480p.zip", davis_files(sequences, splits))
     (raw / "manifest.json").write_text('{"files": []}\n')
     return raw
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A web server whose behaviour the test sets."""
+    yield from serve(monkeypatch)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A workspace for the download stage."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return Place(tmp_path)

@@ -12,6 +12,7 @@ import yaml
 from pipeline.core.errors import UserError
 from pipeline.experiments.rows import Row, as_argument, choose, experiment, parse_changes, read_sets
 from pipeline.settings import settings_of
+from tests.support.commands import set_key
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = read_sets(ROOT / "ablations.yaml")
@@ -44,12 +45,7 @@ def test_every_row_is_accepted_by_the_settings(name: str) -> None:
     for row in SETS[name].rows:
         content = copy.deepcopy(PARAMS)
         for key, value in experiment(row, 1, "sample", "sample", {}).overrides.items():
-            *parents, last = key.split(".")
-            section: Any = content
-            for part in parents:
-                section = section[part]
-            assert last in section, key
-            section[last] = value
+            set_key(content, key, value)
         assert settings_of(content).seed == 1
 
 

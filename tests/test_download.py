@@ -23,19 +23,8 @@ import pytest
 from pipeline.core.errors import UserError
 from pipeline.sources import catalog, fetch, fsspec_files
 from pipeline.sources.checksums import Digest, Ledger
-from tests.support.downloads import DAVIS, Place, Web, check_brought, make_zip, serve
+from tests.support.downloads import DAVIS, Place, Web, check_brought, make_zip
 from tests.support.tiny_archives import write_folder
-
-
-@pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    yield from serve(monkeypatch)
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    return Place(tmp_path)
 
 
 def test_download_is_recorded_and_held_to_its_first_checksum(place: Place, web: Web) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from tests.support.commands import DVC, run, set_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = 0.25  # what the committed J&F has in excess of this machine's
-DVC = (sys.executable, "-m", "dvc")
 TOY: dict[str, Any] = {
     "world.frame_height": 72,
     "world.frame_width": 128,
@@ -47,26 +44,6 @@ TOY: dict[str, Any] = {
     "profiles.sample.train.epochs": 1,
     "profiles.sample.train.steps_per_epoch": 2,
 }
-
-
-def run(folder: Path, *command: str, fails: bool = False) -> str:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    output = done.stdout + done.stderr
-    assert (done.returncode != 0) == fails, output
-    return output
-
-
-def set_keys(path: Path, values: dict[str, Any]) -> None:
-    params = yaml.safe_load(path.read_text())
-    for dotted, value in values.items():
-        *parents, last = dotted.split(".")
-        place = params
-        for key in parents:
-            place = place[key]
-        assert last in place, dotted
-        place[last] = value
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 @pytest.fixture(scope="module")

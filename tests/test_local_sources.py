@@ -8,7 +8,7 @@ import hashlib
 import json
 import lzma
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,20 +31,8 @@ from tests.support.downloads import (
     check_brought,
     check_referred,
     make_zip,
-    serve,
 )
 from tests.support.tiny_archives import write_folder, write_tar
-
-
-@pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    yield from serve(monkeypatch)
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    return Place(tmp_path)
 
 
 def test_an_archive_by_path_is_read_where_it_is(place: Place) -> None:

@@ -6,7 +6,6 @@ With a folder as the remote, and with an S3-compatible server on this machine if
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import socket
 import subprocess
@@ -17,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import commands
+from tests.support.commands import DVC
+
 ROOT = Path(__file__).resolve().parents[1]
-DVC = (sys.executable, "-m", "dvc")
 STAGES = """
 stages:
   double:
@@ -41,17 +42,15 @@ pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, *command: str) -> str:
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "AWS_ACCESS_KEY_ID": "toy",
-        "AWS_SECRET_ACCESS_KEY": "toy",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "no_proxy": "127.0.0.1",
-    }
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    """As `commands.run`, with a key for the server on this machine."""
+    return commands.run(
+        folder,
+        *command,
+        AWS_ACCESS_KEY_ID="toy",
+        AWS_SECRET_ACCESS_KEY="toy",
+        AWS_DEFAULT_REGION="us-east-1",
+        no_proxy="127.0.0.1",
+    )
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.core.errors import UserError
 from pipeline.core.images import encode_jpeg, encode_mask
 from pipeline.datasets.davis import open_davis
-from tests.support.commands import DVC, run
+from tests.support.commands import DVC, run, set_keys
 from tests.support.tiny_archives import make_toy
 from tests.support.toy_ablation import make_project
 
@@ -166,7 +166,7 @@ def test_a_mistyped_parameter(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_ten_commands(tmp_path: Path) -> None:
     """All of them in a clone with the toy parameters; `make setup` and the programs are those of the tests."""
-    from tests.test_end_to_end import TOY, set_keys
+    from tests.test_end_to_end import TOY
 
     clone = tmp_path / "clone"
     for name in run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):

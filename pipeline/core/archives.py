@@ -32,14 +32,7 @@ from pipeline.core.members import (
 )
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_ZIP_DATE = (
-    1980,
-    1,
-    1,
-    0,
-    0,
-    0,
-)  # the earliest date of the format; a fixed one, so that equal content gives equal bytes
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest of the format; fixed, so that equal content gives equal bytes
 _SYMLINK, _KIND_OF_FILE = 0o120000, 0o170000  # of the Unix mode in a zip
 
 

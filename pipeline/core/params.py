@@ -5,7 +5,10 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
 
 from pipeline.core.errors import UserError
 
@@ -101,6 +104,18 @@ def require(holds: bool, key: str, value: object, accepted: str) -> None:
     """
     if not holds:
         raise UserError(f"{key} is {value}; expected {accepted}; correct it in params.yaml")
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of an existing YAML file.
+
+    Raises:
+        UserError: it is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a YAML file ({' '.join(str(error).split())[:160]}); correct it") from None
 
 
 def build(cls: type[T], mapping: Any, path: str) -> T:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from pipeline.core.errors import UserError
+from pipeline.core.params import read_yaml
 from pipeline.core.runtime import digest
 
 COMPARE = ("previous", "first")
@@ -88,10 +89,7 @@ def read_sets(path: Path) -> dict[str, RowSet]:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; expected the rows of the ablations; run from the project's root")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a YAML file ({' '.join(str(error).split())[:160]}); correct it") from None
+    content = read_yaml(path)
     sets = {}
     for name, entry in _mapping(content, str(path), f"{path}").items():
         place = f"{path}: {name}"

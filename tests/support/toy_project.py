@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tests.support.commands import set_keys
 from tests.support.tiny_archives import davis_files, make_toy, write_simulated, write_zip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,15 +58,7 @@ def make_project(folder: Path, **changes: Any) -> Path:
 
 def set_params(folder: Path, changes: dict[str, Any]) -> None:
     """The project's params.yaml with changes, dotted keys and their values."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for dotted, value in changes.items():
-        *parents, last = dotted.split(".")
-        place = params
-        for key in parents:
-            place = place[key]
-        assert last in place, dotted
-        place[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    set_keys(folder / "params.yaml", changes, ROOT / "params.yaml")
 
 
 def start(folder: Path, module: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
